@@ -1,0 +1,1 @@
+"""Where agents, targets and noise run: one Protocol in `base`, and its implementations."""

@@ -1,0 +1,1 @@
+"""Pure and synchronous: no I/O, no clocks, no tasks; time, randomness and bytes come in as arguments."""
