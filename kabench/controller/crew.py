@@ -1,0 +1,161 @@
+"""All agents of a fleet at once: what is asked of each is asked of all side by side.
+
+An agent that is gone is left out and reported; whether that voids anything is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from kabench.backends.base import AgentEndpoint, Node
+from kabench.clock import Clock
+from kabench.controller.link import AgentLink, ClockOffset
+from kabench.core.contention import Contention
+from kabench.errors import AgentError, LogError
+from kabench.store import RunStore
+from kabench.wire.messages import Ack, Arm, Hello, Prepare, Prepared, Probe
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PROBE_NS = 100_000_000
+"""How long a node is probed before a placement; nodes that share CPUs are probed one after the other."""
+
+Failures = dict[str, AgentError]
+"""What went wrong, by node."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An agent we talk to, who it said it is, and how its clock stands to ours."""
+
+    link: AgentLink
+    hello: Hello
+    offset: ClockOffset
+
+
+class Crew:
+    """The links to all agents that live."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.members: dict[str, Member] = {}
+
+    async def join(self, endpoints: Sequence[AgentEndpoint]) -> Failures:
+        """Say hello to every agent over a fresh link; clocks are estimated anew, and a restarted agent is a new one."""
+        await self.close()
+
+        async def greet(_: str, endpoint: AgentEndpoint) -> Member:
+            link = AgentLink(endpoint, self._clock)
+            try:
+                hello, offset = await link.hello()
+            except BaseException:
+                await link.close()
+                raise
+            return Member(link, hello, offset)
+
+        members, failures = await _on_all({endpoint.node: endpoint for endpoint in endpoints}, greet)
+        self.members = dict(sorted(members.items()))
+        return failures
+
+    async def close(self) -> None:
+        """Close every link. The agents keep what they hold."""
+        members, self.members = self.members, {}
+        await asyncio.gather(*(member.link.close() for member in members.values()), return_exceptions=True)
+
+    async def probe(self, nodes: Sequence[Node]) -> tuple[dict[str, Contention], Failures]:
+        """How contended each node is now; a node whose agent does not answer is left out."""
+        found: dict[str, Contention] = {}
+
+        async def in_turn(_: str, group: Sequence[Node]) -> None:
+            for node in group:
+                if node.name in self.members:
+                    found[node.name] = await self.members[node.name].link.probe(Probe(PROBE_NS))
+
+        _, failures = await _on_all({group[0].name: group for group in sharing(nodes)}, in_turn)
+        return dict(sorted(found.items())), failures
+
+    async def prepare(self, orders: Mapping[str, Prepare]) -> tuple[dict[str, Prepared], Failures]:
+        """Have every agent reach its targets, fill and connect; `orders` by node."""
+
+        async def prepare_one(node: str, order: Prepare) -> Prepared:
+            return await self.members[node].link.prepare(order)
+
+        return await _on_all(orders, prepare_one)
+
+    async def arm(self, window: str, start_ns: int, nodes: Iterable[str]) -> Failures:
+        """Arm `nodes` for one instant, given on our clock."""
+
+        async def arm_one(_: str, member: Member) -> None:
+            await member.link.arm(Arm(window, start_ns + member.offset.offset_ns))
+
+        _, failures = await _on_all({node: self.members[node] for node in nodes}, arm_one)
+        return failures
+
+    async def abort(self) -> None:
+        """Give up what is prepared, wherever that is still possible."""
+
+        async def abort_one(_: str, member: Member) -> None:
+            await member.link.abort()
+
+        await _on_all(self.members, abort_one)
+
+    async def collect(self, store: RunStore, window: str | None = None) -> Failures:
+        """Fetch every log of this run that agents hold (of `window`, or of all), store it, then acknowledge it.
+
+        An agent deletes a log only for the digest of what was stored, so nothing is lost between the two.
+        """
+
+        async def collect_from(node: str, member: Member) -> None:
+            for state in (await member.link.windows()).windows:
+                if state.run != store.run or window not in (None, state.window):
+                    continue
+                try:
+                    content = await member.link.fetch(state.window)
+                except LogError as error:
+                    raise AgentError(str(error)) from error
+                store.write_log(state.window, node, content)
+                await member.link.ack(state.window, Ack(hashlib.sha256(content).hexdigest()))
+
+        _, failures = await _on_all(self.members, collect_from)
+        return failures
+
+
+async def _on_all(
+    items: Mapping[str, T], call: Callable[[str, T], Awaitable[R]]
+) -> tuple[dict[str, R], Failures]:
+    """Call for every entry side by side; agents' failures are returned by name, other errors raised."""
+
+    async def one(name: str, item: T) -> R | AgentError:
+        try:
+            return await call(name, item)
+        except AgentError as error:
+            return error
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            name: group.create_task(one(name, item), name=f"agent {name}") for name, item in items.items()
+        }
+    answers: dict[str, R] = {}
+    failures: Failures = {}
+    for name, task in tasks.items():
+        answer = task.result()
+        if isinstance(answer, AgentError):
+            failures[name] = answer
+        else:
+            answers[name] = answer
+    return answers, failures
+
+
+def sharing(nodes: Sequence[Node]) -> list[list[Node]]:
+    """`nodes` in groups whose members share CPUs of one machine, directly or through others."""
+    groups: list[list[Node]] = []
+    for node in nodes:
+        touching = [g for g in groups if any(o.boot_id == node.boot_id and o.cpus & node.cpus for o in g)]
+        groups = [g for g in groups if g not in touching]
+        groups.append([*(other for group in touching for other in group), node])
+    return groups

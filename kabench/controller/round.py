@@ -1,0 +1,281 @@
+"""One round: one phase of one block, from the noise's start to its end.
+
+The order of steps is the same for every phase, and so is their timing as far as the controller can make it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kabench.backends.base import Casualty, CpuUsage, Fleet, PlacedTarget, Round
+from kabench.clock import Clock
+from kabench.controller.crew import Crew, Failures
+from kabench.controller.observer import Observer
+from kabench.core.contention import Contention
+from kabench.core.journal import RoundStarted
+from kabench.core.plan import BlockPlan
+from kabench.core.result import AgentWindow, NoiseRecord, Placement, RoundRecord
+from kabench.core.seeds import derive_seed
+from kabench.core.spec import NS_PER_MS, NS_PER_S, Phase, Scenario, Target
+from kabench.errors import AgentError, ClusterError, KabenchError, SpecError, StoreError, TargetLost
+from kabench.store import RunStore
+from kabench.wire import messages as wire
+
+ARM_MARGIN_NS = 250_000_000
+"""From arming to the first request of the warm-up: calls to all agents take a few milliseconds."""
+
+GRACE_NS = 5 * NS_PER_S
+"""How long after the longest possible drain an agent may take to seal its log."""
+
+
+@dataclass
+class _Notes:
+    """What a round has seen so far: kept apart, so that a round that fails half-way is recorded with what it had."""
+
+    placements: list[Placement] = field(default_factory=list)
+    agents: list[AgentWindow] = field(default_factory=list)
+    contention: dict[str, Contention] = field(default_factory=dict)
+    noise: list[NoiseRecord] = field(default_factory=list)
+    casualties: list[dict[str, Any]] = field(default_factory=list)
+    strangers: dict[str, float] | None = None
+    error: str = ""
+
+
+class RoundRunner:
+    """Runs rounds on one fleet, with one crew."""
+
+    def __init__(
+        self, scenario: Scenario, fleet: Fleet, crew: Crew, store: RunStore, observer: Observer, clock: Clock
+    ) -> None:
+        self._scenario, self._fleet, self._crew = scenario, fleet, crew
+        self._store, self._observer, self._clock = store, observer, clock
+
+    async def measure(self, plan: BlockPlan, phase: Phase, window: str) -> RoundRecord:
+        """Run `phase` of `plan` and return its record. A failure of the fleet or of agents is in the record.
+
+        Raises:
+            SpecError, StoreError: nothing that another round could do better.
+        """
+        round_ = Round(window, plan.block, phase, tuple(plan.noise_nodes), self._scenario.seed)
+        started = self._clock.realtime_ns()
+        notes = _Notes()
+        try:
+            async with self._noise(round_, notes), self._targets():
+                await self._inside(round_, plan, notes)
+        except* (SpecError, StoreError) as group:
+            raise _first(group) from None
+        except* KabenchError as group:
+            notes.error = str(_first(group))
+        notes.casualties.extend(_casualty(c) for c in self._fleet.casualties())
+        return RoundRecord(
+            window=window,
+            block=plan.block,
+            phase=phase.name,
+            placements=notes.placements,
+            agents=notes.agents,
+            contention=notes.contention,
+            noise=notes.noise,
+            casualties=notes.casualties,
+            strangers_cpu_share=notes.strangers,
+            started_realtime_ns=started,
+            error=notes.error,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _noise(self, round_: Round, notes: _Notes) -> AsyncIterator[None]:
+        self._observer.stage("noise")
+        try:
+            await self._fleet.start_noise(round_)
+            yield
+        finally:
+            work = await self._fleet.stop_noise()
+            notes.noise.extend(NoiseRecord(**asdict(done)) for done in work)
+
+    @contextlib.asynccontextmanager
+    async def _targets(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self._fleet.clear()
+
+    async def _inside(self, round_: Round, plan: BlockPlan, notes: _Notes) -> None:
+        self._observer.stage("probe")
+        notes.contention, failures = await self._crew.probe(self._fleet.nodes)
+        self._report(failures)
+        self._observer.stage("place")
+        placed = await self._fleet.place(round_, notes.contention)
+        notes.placements = [_placement(target, plan.roles) for target in placed]
+        self._observer.stage("prepare")
+        ready = await self._prepare(round_, placed)
+        try:
+            await self._run_window(round_, plan, ready, notes)
+        finally:
+            self._observer.stage("collect")
+            self._report(await self._crew.collect(self._store, round_.window))
+            notes.agents = self._store.agent_windows(round_.window, plan.roles, self._offsets())
+
+    async def _prepare(self, round_: Round, placed: Sequence[PlacedTarget]) -> list[str]:
+        """Prepare all agents; returns the nodes that are ready.
+
+        Raises:
+            TargetLost: an agent lives and could not get its targets ready.
+        """
+        orders = prepare_orders(self._scenario, self._store.run, round_, placed, sorted(self._crew.members))
+        ready, failures = await self._crew.prepare(orders)
+        self._report(failures)
+        refusals = [error for error in failures.values() if type(error) is AgentError]
+        if refusals:
+            await self._crew.abort()
+            raise TargetLost(str(refusals[0])) from refusals[0]
+        if not ready:
+            raise ClusterError("no agent got ready; see the notes above for each one's reason")
+        return sorted(ready)
+
+    async def _run_window(self, round_: Round, plan: BlockPlan, nodes: Sequence[str], notes: _Notes) -> None:
+        timing = self._scenario.timing
+        warm_up_ns, window_ns = round(timing.warm_up_s * NS_PER_S), round(timing.window_s * NS_PER_S)
+        start_ns = self._clock.monotonic_ns() + ARM_MARGIN_NS + warm_up_ns
+        now = self._clock.realtime_ns()
+        self._store.append(RoundStarted(round_.window, round_.block, round_.phase.name, now))
+        failures = await self._crew.arm(round_.window, start_ns, nodes)
+        self._report(failures)
+        armed = [node for node in nodes if node not in failures]
+        self._observer.stage("measure")
+        deadline_s = self._longest_s(start_ns + window_ns)
+        async with asyncio.TaskGroup() as group:
+            usage = group.create_task(self._watch_cpus(start_ns, window_ns), name="cpu usage")
+            for node in armed:
+                group.create_task(self._follow(node, round_.window, deadline_s), name=f"follow {node}")
+        notes.strangers = strangers_share(*usage.result(), self._quiet_cpus(plan))
+
+    def _longest_s(self, end_ns: int) -> float:
+        left_ns = end_ns - self._clock.monotonic_ns()
+        return (left_ns + self._scenario.load.timeout_ms * NS_PER_MS + GRACE_NS) / NS_PER_S
+
+    async def _follow(self, node: str, window: str, longest_s: float) -> None:
+        """Pass the agent's intervals on until it has sealed; an agent lost on the way is reported, not raised."""
+        try:
+            async with asyncio.timeout(longest_s):
+                async for interval in self._crew.members[node].link.stream(window):
+                    self._observer.interval(node, interval)
+        except AgentError as error:
+            self._report({node: error})
+        except TimeoutError:
+            self._report({node: AgentError(f"did not seal {window} within {longest_s:.0f} s")})
+
+    async def _watch_cpus(self, start_ns: int, window_ns: int) -> tuple[CpuUsage | None, CpuUsage | None]:
+        """CPU time at the two ends of the window. A sample costs a millisecond or two, so it is taken outside of it."""
+        await self._sleep_until(start_ns - 50 * NS_PER_MS)
+        before = await self._fleet.cpu_usage()
+        await self._sleep_until(start_ns + window_ns)
+        return before, await self._fleet.cpu_usage()
+
+    async def _sleep_until(self, instant_ns: int) -> None:
+        await asyncio.sleep(max(0, instant_ns - self._clock.monotonic_ns()) / NS_PER_S)
+
+    def _quiet_cpus(self, plan: BlockPlan) -> frozenset[int]:
+        quiet = (node.cpus for node in self._fleet.nodes if plan.roles.get(node.name) == "quiet")
+        return frozenset[int]().union(*quiet)
+
+    def _offsets(self) -> dict[str, tuple[int, int]]:
+        return {n: (m.offset.offset_ns, m.offset.error_ns) for n, m in self._crew.members.items()}
+
+    def _report(self, failures: Failures) -> None:
+        for node, error in failures.items():
+            self._observer.note(f"{node}: {error}")
+
+
+def prepare_orders(
+    scenario: Scenario, run: str, round_: Round, placed: Sequence[PlacedTarget], agents: Sequence[str]
+) -> dict[str, wire.Prepare]:
+    """What each agent is told, by node: every agent drives every target with its share of the rate.
+
+    An agent's seed depends on the block and not on the phase, so that all arms of a block meet the same arrivals.
+    Key spaces are filled once each, by the agents in turn.
+    """
+    load, timing = scenario.load, scenario.timing
+    share = load.rate_per_s / (scenario.agents * len(placed))
+    specs = {target.name: target for target in scenario.targets}
+    orders = {}
+    for position, node in enumerate(agents):
+        targets = tuple(
+            wire.Target(
+                name=target.name,
+                workload=target.workload,
+                node=target.node,
+                host=target.host,
+                port=target.port,
+                load=_load(specs[target.workload]),
+                rate_per_s=share,
+                connections=load.connections,
+                pipeline=load.pipeline if target.kind == "redis" else 1,
+                fill=target.kind == "redis" and index % len(agents) == position,
+            )
+            for index, target in enumerate(placed)
+        )
+        orders[node] = wire.Prepare(
+            protocol=wire.PROTOCOL,
+            run=run,
+            scenario_sha256=scenario.fingerprint,
+            window=round_.window,
+            phase=round_.phase.name,
+            block=round_.block,
+            seed=derive_seed(scenario.seed, "agent", round_.block, node),
+            arrivals=load.arrivals,
+            targets=targets,
+            warm_up_ns=round(timing.warm_up_s * NS_PER_S),
+            window_ns=round(timing.window_s * NS_PER_S),
+            timeout_ns=round(load.timeout_ms * NS_PER_MS),
+            max_in_flight=load.max_in_flight,
+            null_rate_per_s=load.null_rate_per_s,
+            ready_timeout_ns=round(timing.ready_timeout_s * NS_PER_S),
+        )
+    return orders
+
+
+def _load(target: Target) -> wire.RedisLoad | wire.HttpLoad:
+    if target.kind == "redis":
+        return wire.RedisLoad(target.redis.keys, target.redis.value_bytes, target.redis.get_ratio)
+    return wire.HttpLoad(target.http.path, target.http.body_bytes)
+
+
+def strangers_share(
+    before: CpuUsage | None, after: CpuUsage | None, cpus: frozenset[int]
+) -> dict[str, float] | None:
+    """The share of each of `cpus` that processes which are not ours used between two samples; None where unknown."""
+    if before is None or after is None or after.at_ns <= before.at_ns:
+        return None
+    elapsed = after.at_ns - before.at_ns
+    shares = {}
+    for cpu in sorted(cpus):
+        busy = after.busy_ns.get(cpu, 0) - before.busy_ns.get(cpu, 0)
+        own = after.own_ns.get(cpu, 0) - before.own_ns.get(cpu, 0)
+        shares[str(cpu)] = round(max(0, busy - own) / elapsed, 4)
+    return shares
+
+
+def _placement(target: PlacedTarget, roles: Mapping[str, str]) -> Placement:
+    return Placement(
+        target=target.name,
+        workload=target.workload,
+        kind=target.kind,
+        node=target.node,
+        role=roles.get(target.node, ""),
+        decided_by=target.decided_by,
+        pending_ns=target.pending_ns,
+        reason=dict(target.reason),
+    )
+
+
+def _casualty(casualty: Casualty) -> dict[str, Any]:
+    return asdict(casualty)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error inside a group of groups."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
