@@ -1,0 +1,318 @@
+"""Counts with HdrHistogram's buckets, in numpy: one geometry everywhere, and its standard text form.
+
+The geometry is 1 ns … 60 s with 3 significant digits: 27,648 counts (216 KiB), a value is off by at most 0.1%.
+Up to 2047 each nanosecond has a bucket of its own; from there every doubling is cut into 1024 buckets. It equals
+that of the `hdrhistogram` package, value by value, which the tests prove; that package costs 0.6–1 µs a value
+where this costs 12–35 ns.
+
+Histograms are merged by adding counts. Another geometry is refused: the package would add it without a word.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kabench.errors import LogError
+
+LOWEST_NS = 1
+HIGHEST_NS = 60_000_000_000
+DIGITS = 3
+GEOMETRY = (LOWEST_NS, HIGHEST_NS, DIGITS)
+
+_SUB_BITS = (2 * 10**DIGITS - 1).bit_length()  # 2048 sub-buckets resolve 2000 values one by one
+_SUB_COUNT = 1 << _SUB_BITS
+_HALF_BITS = _SUB_BITS - 1
+_HALF = 1 << _HALF_BITS
+_BUCKETS = HIGHEST_NS.bit_length() - _SUB_BITS + 1
+COUNTS = (_BUCKETS + 1) * _HALF
+assert COUNTS == 27_648, "the geometry is a promise to every log there is"
+
+_MASK = _SUB_COUNT - 1
+_EXPONENT_BIAS = 1023 + _HALF_BITS
+_SCATTER_MAX = 256  # fewer values are added one by one: cheaper than binning the range they span
+
+_V2_COOKIE = 0x1C849303
+_V2_COMPRESSED_COOKIE = 0x1C849304
+_WORD_SIZE_BITS = 0xF0  # the cookies' nibble that V2 does not use; writers put 1 there
+_OUTER = struct.Struct(">II")  # cookie, length of the zlib stream
+_INNER = struct.Struct(">IIIIQQd")  # cookie, length, offset, digits, lowest, highest, ratio
+_MAX_PAYLOAD_BYTES = _INNER.size + COUNTS * 9
+_MAX_COUNT = (1 << 55) - 1  # eight bytes of ZigZag LEB128; nine are never needed: a year at 10⁹/s is less
+
+Ints = NDArray[np.int64]
+
+
+def index_of(values_ns: Ints) -> Ints:
+    """The counts' index of each value in 0 … 2³⁶ − 1, vectorised."""
+    # a value this small is exact as a double, whose exponent is the bucket
+    exponents = (values_ns | _MASK).astype(np.float64).view(np.int64) >> 52
+    buckets = exponents - _EXPONENT_BIAS
+    indices: Ints = (buckets << _HALF_BITS) + (values_ns >> buckets)
+    return indices
+
+
+def _lowest_values() -> Ints:
+    indices = np.arange(COUNTS, dtype=np.int64)
+    buckets = np.maximum((indices >> _HALF_BITS) - 1, 0)
+    lowest: Ints = (indices - (buckets << _HALF_BITS)) << buckets
+    return lowest
+
+
+LOWEST_OF: Ints = _lowest_values()
+"""The lowest value that each count stands for, in nanoseconds."""
+HIGHEST_OF: Ints = np.append(LOWEST_OF[1:], 1 << (_BUCKETS + _SUB_BITS - 1)) - 1
+"""The highest value that each count stands for; the last is 2³⁶ − 1."""
+_MIDDLE_OF: Ints = LOWEST_OF + ((HIGHEST_OF - LOWEST_OF + 1) >> 1)
+
+
+class Histogram:
+    """Counts of nanoseconds.
+
+    Attributes:
+        counts: int64, shape (COUNTS,).
+        clamped: values recorded beyond HIGHEST_NS, counted as HIGHEST_NS. It does not survive `encode`: the
+            log's health has it.
+    """
+
+    __slots__ = ("clamped", "counts")
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __init__(self) -> None:
+        self.counts: Ints = np.zeros(COUNTS, dtype=np.int64)
+        self.clamped = 0
+
+    def record_many(self, values_ns: Sequence[int] | NDArray[np.integer]) -> None:
+        """Count each value; those beyond HIGHEST_NS as HIGHEST_NS, and in `clamped`.
+
+        Raises:
+            ValueError: a value is negative (nothing is recorded then).
+        """
+        values = np.asarray(values_ns, dtype=np.int64)
+        if values.size == 0:
+            return
+        if values.min() < 0:
+            raise ValueError(f"a duration cannot be negative: {values.min()} ns")
+        if values.max() > HIGHEST_NS:
+            self.clamped += int(np.count_nonzero(values > HIGHEST_NS))
+            values = np.minimum(values, HIGHEST_NS)
+        indices = index_of(values)
+        if values.size < _SCATTER_MAX:
+            np.add.at(self.counts, indices, 1)
+        else:
+            low = int(indices.min())
+            binned = np.bincount(indices - low)
+            self.counts[low : low + binned.size] += binned
+
+    def record(self, value_ns: int, count: int = 1) -> None:
+        """Count one value `count` times.
+
+        Raises:
+            ValueError: the value or the count is negative.
+        """
+        if value_ns < 0 or count < 0:
+            raise ValueError(f"neither a duration nor a count can be negative: {value_ns} ns, {count} times")
+        if value_ns > HIGHEST_NS:
+            self.clamped += count
+            value_ns = HIGHEST_NS
+        bucket = (value_ns | _MASK).bit_length() - _SUB_BITS
+        self.counts[(bucket << _HALF_BITS) + (value_ns >> bucket)] += count
+
+    def add(self, other: Histogram) -> None:
+        """Add the other's counts to these."""
+        self.counts += other.counts
+        self.clamped += other.clamped
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """A new histogram of both."""
+        both = Histogram()
+        np.add(self.counts, other.counts, out=both.counts)
+        both.clamped = self.clamped + other.clamped
+        return both
+
+    def __eq__(self, other: object) -> bool:
+        """Equal counts; `clamped` is not compared, since it is not in the text form."""
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return bool(np.array_equal(self.counts, other.counts))
+
+    def __repr__(self) -> str:
+        return f"<Histogram of {self.total}: {self.min_ns} … {self.max_ns} ns>"
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self.counts.sum())
+
+    @property
+    def min_ns(self) -> int | None:
+        """The lowest value's bucket's lowest value; None when empty."""
+        used = np.flatnonzero(self.counts)
+        return int(LOWEST_OF[used[0]]) if used.size else None
+
+    @property
+    def max_ns(self) -> int | None:
+        """The highest value's bucket's highest value; None when empty; 60.01 s for 60 s."""
+        used = np.flatnonzero(self.counts)
+        return int(HIGHEST_OF[used[-1]]) if used.size else None
+
+    @property
+    def mean_ns(self) -> float | None:
+        """The mean, each value taken as its bucket's middle; None when empty."""
+        used = np.flatnonzero(self.counts)
+        if not used.size:
+            return None
+        pairs = zip(self.counts[used].tolist(), _MIDDLE_OF[used].tolist(), strict=True)
+        weighted: int = sum(count * middle for count, middle in pairs)  # Python's integers do not overflow
+        return weighted / self.total
+
+    def quantile_ns(self, q: float) -> int | None:
+        """The value at quantile `q` in 0 … 1, by HdrHistogram's rule; None when empty.
+
+        It is the highest value (at q = 0 the lowest) of the first bucket up to which round(q·total) are counted,
+        at least 1.
+        """
+        return self.quantiles_ns((q,))[0]
+
+    def quantiles_ns(self, qs: Iterable[float]) -> list[int | None]:
+        """`quantile_ns` of each; the counts are summed up once."""
+        wanted = list(qs)
+        used = np.flatnonzero(self.counts)
+        if not used.size:
+            return [None for _ in wanted]
+        sums = np.cumsum(self.counts[used])
+        total = int(sums[-1])
+        at = used[np.searchsorted(sums, [_rank(q, total) for q in wanted])]
+        return [int((HIGHEST_OF if q else LOWEST_OF)[index]) for q, index in zip(wanted, at, strict=True)]
+
+    def supported_quantile_ns(self, q: float, beyond: int = 100) -> int | None:
+        """`quantile_ns`, or None when fewer than `beyond` values lie beyond it: too few to speak of it."""
+        total = self.total
+        return self.quantile_ns(q) if total - _rank(q, total) >= beyond else None
+
+    def sparse(self) -> tuple[Ints, Ints]:
+        """The buckets in use, for curves: (highest value of each in nanoseconds, count), ascending."""
+        used = np.flatnonzero(self.counts)
+        return HIGHEST_OF[used], self.counts[used]
+
+    def encode(self) -> str:
+        """HdrHistogram's V2 compressed form in base64 (`HISTFAAA…`).
+
+        Raises:
+            ValueError: a count of 2⁵⁵ or more.
+        """
+        words = _to_words(self.counts)
+        inner = _INNER.pack(_V2_COOKIE | 0x10, len(words), 0, DIGITS, LOWEST_NS, HIGHEST_NS, 1.0)
+        packed = zlib.compress(inner + words)
+        return base64.b64encode(_OUTER.pack(_V2_COMPRESSED_COOKIE | 0x10, len(packed)) + packed).decode(
+            "ascii"
+        )
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> Histogram:
+        """Read what `encode` or any HdrHistogram writer with this geometry wrote.
+
+        Raises:
+            LogError: it is corrupt, or of another geometry.
+        """
+        histogram = cls()
+        _fill(histogram.counts, _payload(text))
+        return histogram
+
+
+def _rank(q: float, total: int) -> int:
+    """How many values lie at or below quantile `q` (the package's arithmetic, to the last bit)."""
+    return max(int(min(q * 100.0, 100.0) * total / 100 + 0.5), 1)
+
+
+def _to_words(counts: Ints) -> bytes:
+    """ZigZag LEB128: each count, and a run of n zeros as −n; nothing after the last count."""
+    used = np.flatnonzero(counts)
+    if not used.size:
+        return b""
+    zeros = np.diff(used, prepend=-1) - 1
+    words = np.empty((used.size, 2), dtype=np.int64)
+    words[:, 0] = 2 * zeros - 1
+    words[:, 1] = counts[used] << 1
+    if counts.min() < 0 or counts.max() > _MAX_COUNT:
+        raise ValueError("a count is negative, or beyond 2**55 - 1")
+    keep = np.ones(words.shape, dtype=bool)
+    keep[:, 0] = zeros > 0
+    flat = words[keep]
+    length = (int(flat.max()).bit_length() + 6) // 7 or 1
+    rest = flat[:, None] >> (7 * np.arange(length, dtype=np.int64))
+    more = rest >> 7 > 0
+    octets = (rest & 0x7F) | (more << 7)
+    wanted = rest > 0
+    wanted[:, 0] = True
+    return bytes(octets[wanted].astype(np.uint8).tobytes())
+
+
+def _payload(text: str | bytes) -> bytes:
+    """The ZigZag LEB128 words in an encoded histogram, its headers checked."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise LogError(f"a histogram is not base64: {error}") from error
+    if len(raw) < _OUTER.size:
+        raise LogError("a histogram is cut short")
+    cookie, length = _OUTER.unpack_from(raw)
+    if cookie & ~_WORD_SIZE_BITS != _V2_COMPRESSED_COOKIE:
+        raise LogError(f"a histogram is not in HdrHistogram's V2 compressed form (cookie {cookie:#x})")
+    if length != len(raw) - _OUTER.size:
+        raise LogError(f"a histogram has {len(raw) - _OUTER.size} bytes; its header says {length}")
+    inflater = zlib.decompressobj()
+    try:
+        inner = inflater.decompress(raw[_OUTER.size :], _MAX_PAYLOAD_BYTES)
+    except zlib.error as error:
+        raise LogError(f"a histogram does not decompress: {error}") from error
+    if not inflater.eof or inflater.unused_data or len(inner) < _INNER.size:
+        raise LogError("a histogram does not decompress to one of this geometry's size")
+    return _checked_words(inner)
+
+
+def _checked_words(inner: bytes) -> bytes:
+    cookie, length, offset, digits, lowest, highest, _ratio = _INNER.unpack_from(inner)
+    if cookie & ~_WORD_SIZE_BITS != _V2_COOKIE:
+        raise LogError(f"a histogram's payload is not V2 (cookie {cookie:#x})")
+    if (lowest, highest, digits) != GEOMETRY:
+        raise LogError(
+            f"a histogram of another geometry: {lowest} … {highest}, {digits} digits; "
+            f"ours is {LOWEST_NS} … {HIGHEST_NS} ns, {DIGITS} digits"
+        )
+    if offset:
+        raise LogError(f"a histogram with a normalizing offset ({offset}) is not supported")
+    if length != len(inner) - _INNER.size:
+        raise LogError(
+            f"a histogram's payload has {len(inner) - _INNER.size} bytes where its header says {length}"
+        )
+    return inner[_INNER.size :]
+
+
+def _fill(counts: Ints, payload: bytes) -> None:
+    """Undo `_to_words` into the zeroed `counts`."""
+    if not payload:
+        return
+    octets = np.frombuffer(payload, dtype=np.uint8).astype(np.int64)
+    ends = np.flatnonzero(octets < 0x80)
+    if not ends.size or ends[-1] != octets.size - 1:
+        raise LogError("a histogram's counts are cut short")
+    starts = np.append(0, ends[:-1] + 1)
+    lengths = ends - starts + 1
+    if lengths.max() > 8:
+        raise LogError("a histogram has a count beyond 2**55 - 1")
+    shifts = 7 * (np.arange(octets.size) - np.repeat(starts, lengths))
+    zigzag = np.add.reduceat((octets & 0x7F) << shifts, starts)
+    words = (zigzag >> 1) ^ -(zigzag & 1)
+    steps = np.where(words < 0, -words, 1)
+    if steps.max() > COUNTS or steps.sum() > COUNTS:
+        raise LogError(f"a histogram has more than {COUNTS} counts")
+    at = np.cumsum(steps) - 1
+    full = words > 0
+    counts[at[full]] = words[full]
