@@ -1,0 +1,231 @@
+"""The geometry, the rules and the text form are the `hdrhistogram` package's, value by value."""
+
+import base64
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hdrh.histogram import HdrHistogram
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kabench.core.histogram import (
+    COUNTS,
+    DIGITS,
+    HIGHEST_NS,
+    HIGHEST_OF,
+    LOWEST_NS,
+    LOWEST_OF,
+    Histogram,
+    index_of,
+)
+from kabench.errors import LogError
+
+values_ns = st.one_of(
+    st.integers(0, 5000), st.integers(0, HIGHEST_NS), st.sampled_from([0, 1, 2047, 2048, 2049, HIGHEST_NS])
+)
+samples = st.lists(values_ns, max_size=300)
+quantiles = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 1.0]))
+
+
+def oracle(values=()):
+    package = HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
+    for value in values:
+        assert package.record_value(value)
+    return package
+
+
+def ours(values=()):
+    histogram = Histogram()
+    histogram.record_many(list(values))
+    return histogram
+
+
+def test_every_bucket_edge_has_the_packages_index():
+    package = oracle()
+    assert package.counts_len == COUNTS
+    edges = np.unique(np.concatenate([LOWEST_OF - 1, LOWEST_OF, LOWEST_OF + 1, HIGHEST_OF]))
+    edges = edges[edges >= 0]
+    expected = [package.get_counts_array_index(int(edge)) for edge in edges]
+    assert index_of(edges).tolist() == expected
+    assert max(expected) == COUNTS - 1
+
+
+def test_every_bucket_stands_for_the_packages_values():
+    package = oracle()
+    for index in range(0, COUNTS, 7):
+        value = package.get_value_from_index(index)
+        assert LOWEST_OF[index] == value
+        assert HIGHEST_OF[index] == package.get_highest_equivalent_value(value)
+
+
+@given(st.lists(st.integers(0, 2**36 - 1), min_size=1))
+def test_any_value_has_the_packages_index(values):
+    package = oracle()
+    expected = [package.get_counts_array_index(value) for value in values]
+    assert index_of(np.array(values)).tolist() == expected
+
+
+@given(samples, quantiles)
+def test_statistics_are_the_packages(values, q):
+    package, histogram = oracle(values), ours(values)
+    assert histogram.total == package.get_total_count()
+    if not values:
+        assert histogram.quantile_ns(q) is histogram.min_ns is histogram.max_ns is histogram.mean_ns is None
+        return
+    assert histogram.min_ns == package.get_min_value()
+    assert histogram.max_ns == package.get_max_value()
+    assert histogram.mean_ns == pytest.approx(package.get_mean_value(), rel=1e-12)
+    assert histogram.quantile_ns(q) == package.get_value_at_percentile(q * 100)
+
+
+@given(samples)
+def test_the_text_form_is_the_packages_to_the_byte(values):
+    package, histogram = oracle(values), ours(values)
+    text = histogram.encode()
+    assert text.encode() == package.encode()
+    assert text.startswith("HISTFAAA")
+    assert Histogram.decode(package.encode()) == histogram
+    back = HdrHistogram.decode(text)
+    assert back.get_total_count() == len(values)
+    assert np.array_equal(np.frombuffer(back.counts, dtype=np.int64), histogram.counts)
+
+
+@given(st.lists(st.tuples(values_ns, st.integers(1, 2**50)), max_size=20))
+def test_large_counts_survive(pairs):
+    histogram = Histogram()
+    for value, count in pairs:
+        histogram.record(value, count)
+    assert Histogram.decode(histogram.encode()) == histogram
+
+
+@given(samples)
+def test_one_by_one_is_all_at_once(values):
+    single = Histogram()
+    for value in values:
+        single.record(value)
+    assert single == ours(values)
+
+
+def test_many_values_are_binned_like_few():
+    values = np.random.default_rng(1).lognormal(12, 2, 5000).astype(np.int64)
+    pieces = Histogram()
+    for piece in np.split(values, 100):
+        pieces.record_many(piece)
+    assert pieces == ours(values)
+    assert pieces.total == 5000
+
+
+def test_values_beyond_the_highest_are_clamped_and_counted():
+    histogram = ours([1, HIGHEST_NS, HIGHEST_NS + 1, 2**62])
+    histogram.record(2**62, count=3)
+    assert histogram.clamped == 5
+    assert histogram.total == 7
+    assert histogram.max_ns == ours([HIGHEST_NS]).max_ns >= HIGHEST_NS
+    assert (histogram + histogram).clamped == 10
+
+
+def test_negative_durations_are_refused_and_nothing_is_recorded():
+    histogram = Histogram()
+    with pytest.raises(ValueError, match="negative"):
+        histogram.record_many([5, -1])
+    with pytest.raises(ValueError, match="negative"):
+        histogram.record(-1)
+    assert histogram.total == 0
+
+
+@given(samples, samples, samples)
+def test_adding_is_associative_and_commutative(a, b, c):
+    x, y, z = ours(a), ours(b), ours(c)
+    assert (x + y) + z == x + (y + z) == z + (y + x) == ours(a + b + c)
+    x.add(y)
+    assert x == ours(a + b)
+
+
+def test_other_types_are_not_equal():
+    assert Histogram() != 1
+    assert "1 … 1 ns" in repr(ours([1]))
+
+
+def test_a_quantile_is_withheld_when_too_few_lie_beyond_it():
+    assert ours([7] * 9_999).supported_quantile_ns(0.99) is None
+    assert ours([7] * 10_000).supported_quantile_ns(0.99) == 7
+    assert ours([7] * 99_999).supported_quantile_ns(0.999) is None
+    assert ours([7] * 100_000).supported_quantile_ns(0.999) == 7
+    assert ours([7] * 20).supported_quantile_ns(0.5, beyond=10) == 7
+    assert Histogram().supported_quantile_ns(0.5) is None
+
+
+@given(samples)
+def test_sparse_gives_every_value_back(values):
+    at_ns, counts = ours(values).sparse()
+    assert counts.sum() == len(values)
+    assert at_ns.tolist() == sorted({int(HIGHEST_OF[index_of(np.array([value]))[0]]) for value in values})
+
+
+def packed(words=b"", lowest=LOWEST_NS, highest=HIGHEST_NS, digits=DIGITS, offset=0, cookie=0x1C849313, size=None):
+    size = len(words) if size is None else size
+    inner = struct.pack(">IIIIQQd", cookie, size, offset, digits, lowest, highest, 1.0) + words
+    return outer(zlib.compress(inner))
+
+
+def outer(stream, cookie=0x1C849314, size=None):
+    size = len(stream) if size is None else size
+    return base64.b64encode(struct.pack(">II", cookie, size) + stream)
+
+
+def test_the_handmade_form_is_right():
+    histogram = Histogram.decode(packed(b"\x00\x00\x02\x01\x04"))  # 0, 0, 1, one zero, 2
+    assert histogram == ours([2, 4, 4])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"", "cut short"),
+        (b"!!!!", "not base64"),
+        ("HISTFAAAÄ", "not base64"),
+        (outer(zlib.compress(b"x" * 40), cookie=0x1C849301), "V2"),
+        (outer(zlib.compress(b"x" * 40), size=3), "header says 3"),
+        (outer(b"not zlib"), "decompress"),
+        (outer(zlib.compress(b"x" * 40)[:-3]), "decompress"),
+        (outer(zlib.compress(b"x" * 10)), "size"),
+        (outer(zlib.compress(bytes(10_000_000))), "size"),
+        (packed(cookie=0x1C849302), "not V2"),
+        (packed(lowest=1000), "geometry"),
+        (packed(highest=3_600_000_000_000), "geometry"),
+        (packed(digits=2), "geometry"),
+        (packed(offset=1), "offset"),
+        (packed(b"\x02", size=2), "header says 2"),
+        (packed(b"\x02\x80"), "cut short"),
+        (packed(b"\x80" * 8 + b"\x01"), "2\\*\\*55"),
+        (packed(b"\xff\xff\xff\x03"), "more than"),
+        (packed(b"\x02" * (COUNTS + 1)), "more than"),
+    ],
+)
+def test_what_is_corrupt_or_of_another_geometry_is_refused(text, why):
+    with pytest.raises(LogError, match=why):
+        Histogram.decode(text)
+
+
+@given(st.data())
+def test_a_flipped_byte_is_an_error_or_a_histogram_never_a_traceback(data):
+    text = bytearray(ours([1, 5000, 70_000, HIGHEST_NS]).encode().encode())
+    text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert Histogram.decode(bytes(text)).total >= 0
+    except LogError as error:
+        assert str(error)
+
+
+def test_the_packages_histograms_of_another_geometry_are_refused():
+    with pytest.raises(LogError, match="another geometry"):
+        Histogram.decode(HdrHistogram(1, 3_600_000_000, 3).encode())
+
+
+def test_a_count_that_the_text_form_cannot_hold_is_refused():
+    histogram = Histogram()
+    histogram.record(1, 2**55)
+    with pytest.raises(ValueError, match="55"):
+        histogram.encode()
