@@ -1,12 +1,12 @@
-"""Placement policies of the simulated scheduler. Pure: requests, telemetry and a seeded random source come in.
+"""Placement policies of the simulated scheduler. Pure: requests, telemetry and a random source come in.
 
-A policy sees what pods request, what nodes have left, and how contended a probe found them just before. It never sees
-which nodes are noisy.
+A policy sees what pods request, what nodes have left, and how contended a probe found them just before. It
+never sees which nodes are noisy.
 
 `default` scores as kube-scheduler does with its default plugins, as far as they can tell these nodes apart:
-NodeResourcesFit with LeastAllocated (weight 1), NodeResourcesBalancedAllocation (weight 1) and PodTopologySpread
-(weight 2, the built-in soft constraint by hostname). The other default plugins score all nodes alike here. It is not
-kube-scheduler, and what it decides is no evidence about Kubernetes.
+NodeResourcesFit with LeastAllocated (weight 1), NodeResourcesBalancedAllocation (weight 1) and
+PodTopologySpread (weight 2, the built-in soft constraint by hostname). The other default plugins score all
+nodes alike here. It is not kube-scheduler, and what it decides is no evidence about Kubernetes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNREQUESTED_MEMORY_BYTES = 200 * MIB
 
 DELAY_WEIGHT, READ_P50_WEIGHT, READ_P99_WEIGHT = 0.5, 0.25, 0.25
 TOLERANCE = 0.1
-"""Nodes whose pressure is within this of the least count as equally contended: about twice the scatter of idle nodes."""
+"""Nodes whose pressure is within this of the least count as equally contended: probes of idle nodes scatter."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,9 @@ def default_scores(pod: PodRequest, nodes: Sequence[NodeState]) -> dict[str, dic
 def pressure(contention: Mapping[str, Contention]) -> dict[str, float]:
     """How contended each node is relative to the best one: 0 (like the best) … 1.
 
-    ``0.5 (d − d_min) + 0.25 (1 − p50_min / p50) + 0.25 (1 − p99_min / p99)``, where d is the share of time that the probe
-    waited for a CPU, and p50 and p99 are its random reads' times. A term that a node or the best one lacks is left out, and
-    the weights of the others grow to 1.
+    ``0.5 (d − d_min) + 0.25 (1 − p50_min / p50) + 0.25 (1 − p99_min / p99)``, where d is the share of time
+    that the probe waited for a CPU, and p50 and p99 are its random reads' times. A term that could not be
+    measured is left out, and the weights of the others grow to 1.
     """
     if not contention:
         return {}

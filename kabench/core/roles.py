@@ -14,8 +14,8 @@ Role = Literal["noisy", "shared", "quiet"]
 def roles(nodes: Mapping[str, tuple[str, frozenset[int]]], noisy: Collection[str]) -> dict[str, Role]:
     """The role of every node, given as name -> (boot id, CPUs that its agent may run on).
 
-    Quiet is a node whose CPUs are disjoint from those of every noisy node on the same machine (one boot id is one
-    machine); a node that merely shares CPUs with a noisy one is neither, so it is "shared".
+    Quiet is a node whose CPUs are disjoint from those of every noisy node on the same machine (one boot id is
+    one machine); a node that merely shares CPUs with a noisy one is neither, so it is "shared".
 
     Raises:
         ValueError: a noisy node is not among `nodes`.

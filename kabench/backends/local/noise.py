@@ -1,0 +1,194 @@
+"""The noisy neighbours: stress-ng where it is installed, else the built-in stressor."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kabench.backends.base import NoiseWork
+from kabench.backends.local.accounting import scan, tick_ns, tree_ns
+from kabench.backends.local.processes import Child, Processes
+from kabench.backends.local.servers import target_program, version_of
+from kabench.core.placement import MIB
+from kabench.core.spec import NS_PER_S, Stressor, StressorKind
+from kabench.errors import ClusterError
+
+DEFAULT_CACHE_BYTES = 32 * MIB
+"""Taken for the last-level cache where the kernel does not tell its size."""
+
+BUFFER_FACTOR, MIN_BUFFER, MAX_BUFFER = 2, 64 * MIB, 256 * MIB
+MEMORY_SHARE = 0.5
+"""Noise takes at most so much of the memory that is available when it starts."""
+
+WORKING_NS = 20_000_000
+"""CPU time after which stress-ng, which does not say so itself, counts as working."""
+
+READY_TIMEOUT_S = 20.0
+END_GRACE_S = 3.0
+
+STRESS_NG_OPTIONS: dict[StressorKind, Callable[[int, int], list[str]]] = {
+    "stress-cache": lambda workers, _: ["--cache", str(workers), "--cache-no-affinity"],
+    "stress-membw": lambda workers, cache: ["--stream", str(workers), "--stream-l3-size", str(cache)],
+    "stress-cpu": lambda workers, _: ["--cpu", str(workers), "--cpu-method", "int64"],
+}
+BUFFERS: dict[StressorKind, int] = {"stress-cache": 1, "stress-membw": 2, "stress-cpu": 0}
+"""How many buffers a worker of the built-in stressor fills."""
+
+STRESS_NG_ARRAYS: dict[StressorKind, int] = {"stress-cache": 2, "stress-membw": 12, "stress-cpu": 0}
+"""How many times the last-level cache a worker of stress-ng takes at most (stream: three arrays of four)."""
+
+
+@dataclass(frozen=True)
+class StressTool:
+    """What makes the noise. `path` is None for the built-in stressor; `cache_bytes` the last-level cache's size."""
+
+    name: str
+    path: str | None
+    cache_bytes: int
+
+    def command(self, stressor: Stressor, seconds: int, report: Path) -> list[str]:
+        """A command that stresses for at most `seconds`; stress-ng leaves its figures in `report`."""
+        if self.path is None:
+            return [
+                *(*target_program("stress"), "--kind", stressor.kind.removeprefix("stress-")),
+                *("--seconds", str(seconds), "--workers", str(stressor.workers)),
+                *("--buffer-mib", str(self.buffer_bytes // MIB)),
+            ]
+        return [
+            *(self.path, *STRESS_NG_OPTIONS[stressor.kind](stressor.workers, self.cache_bytes)),
+            *(
+                "--temp-path",
+                str(report.parent),
+                "--timeout",
+                f"{seconds}s",
+                "--metrics",
+                "--yaml",
+                str(report),
+            ),
+        ]
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of the built-in stressor: larger than the last-level cache, and bounded."""
+        return min(MAX_BUFFER, max(MIN_BUFFER, BUFFER_FACTOR * self.cache_bytes))
+
+    def memory_bytes(self, stressor: Stressor) -> int:
+        """What all workers of a stressor take."""
+        if self.path is None:
+            return stressor.workers * BUFFERS[stressor.kind] * self.buffer_bytes
+        return stressor.workers * STRESS_NG_ARRAYS[stressor.kind] * self.cache_bytes
+
+
+def find_stress_tool() -> StressTool:
+    """stress-ng from the PATH, else the built-in stressor.
+
+    Raises:
+        ClusterError: stress-ng is there and does not run.
+    """
+    path = shutil.which("stress-ng")
+    if path is None:
+        return StressTool("built-in", None, last_level_cache_bytes())
+    version = re.search(r"\d+(\.\d+)+", version_of([path, "--version"]))
+    return StressTool(f"stress-ng {version.group() if version else '?'}", path, last_level_cache_bytes())
+
+
+def last_level_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """The largest cache that CPU 0 has, or DEFAULT_CACHE_BYTES where that is not told."""
+    units = {"K": 1024, "M": MIB}
+    sizes = []
+    for entry in folder.glob("index*/size"):
+        text = entry.read_text().strip()
+        if text[:-1].isdigit() and text[-1:] in units:
+            sizes.append(int(text[:-1]) * units[text[-1]])
+    return max(sizes, default=DEFAULT_CACHE_BYTES)
+
+
+def check_memory(tool: StressTool, stressors: Sequence[Stressor], nodes: int, available: int) -> None:
+    """Refuse noise that would take more than MEMORY_SHARE of the available memory.
+
+    Raises:
+        ClusterError: it would.
+    """
+    wanted = nodes * sum(tool.memory_bytes(stressor) for stressor in stressors)
+    if wanted > available * MEMORY_SHARE:
+        raise ClusterError(
+            f"the noise would fill {wanted // MIB} MiB and {available // MIB} MiB are available, of which it may take "
+            f"half; lower noise.nodes or the stressors' workers"
+        )
+
+
+@dataclass(frozen=True)
+class RunningNoise:
+    """A stressor at work: the process, what it is, and where stress-ng will report to."""
+
+    child: Child
+    stressor: Stressor
+    tool: StressTool
+    report: Path
+
+
+async def wait_until_working(noise: RunningNoise, processes: Processes) -> None:
+    """Wait until the stressor does its work.
+
+    Raises:
+        ClusterError: it ended, or did not get there in time.
+    """
+    if noise.tool.path is None:
+        await processes.line(noise.child, 0, READY_TIMEOUT_S)
+        return
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while _descendants_ns(noise.child.pid) < WORKING_NS:
+                if noise.child.exit is not None:
+                    raise ClusterError(f"{noise.child.name} did not start: {noise.child.last_words()}")
+                await asyncio.sleep(0.02)
+    except TimeoutError as error:
+        raise ClusterError(f"{noise.child.name} does no work after {READY_TIMEOUT_S:g} s") from error
+
+
+def _descendants_ns(pid: int) -> int:
+    seen = scan(tick_ns())
+    children: dict[int, list[int]] = {}
+    for child, (parent, _) in seen.items():
+        children.setdefault(parent, []).append(child)
+    return sum(tree_ns(child, seen, children) for child in children.get(pid, ()))
+
+
+def work_done(noise: RunningNoise) -> NoiseWork:
+    """What a stressor that has ended did, by its own account; the CPU time is the kernel's."""
+    ended = noise.child.exit
+    assert ended is not None, "read after its end"
+    ops, note = _stress_ng_ops(noise.report) if noise.tool.path else _built_in_ops(noise.child.lines())
+    return NoiseWork(
+        node=noise.child.node,
+        stressor=noise.stressor.kind,
+        tool=noise.tool.name,
+        seconds=round((ended.at_ns - noise.child.started_ns) / NS_PER_S, 3),
+        ops=ops,
+        cpu_seconds=round(ended.cpu_ns / NS_PER_S, 3),
+        note=note or ("" if noise.child.expected else f"ended early: {noise.child.last_words()}"),
+    )
+
+
+def _built_in_ops(lines: Sequence[str]) -> tuple[float | None, str]:
+    import json
+
+    try:
+        said: Any = json.loads(lines[1])
+        return float(said["ops"]), ""
+    except (IndexError, ValueError, KeyError, TypeError):
+        return None, "it left no account of its work"
+
+
+def _stress_ng_ops(report: Path) -> tuple[float | None, str]:
+    """The sum of the bogo-ops in stress-ng's YAML report."""
+    try:
+        found = re.findall(r"^\s*bogo-ops:\s*(\d+)\s*$", report.read_text(), flags=re.MULTILINE)
+    except OSError:
+        found = []
+    return (float(sum(map(int, found))), "") if found else (None, "stress-ng left no figures")

@@ -1,0 +1,124 @@
+"""The simulated scheduler of the local backend: its ledger of requests, its candidates, and who decided.
+
+The ledger holds the noise's requests on every node: on a noisy node they are the stressors', on every other node an idle
+decoy's with equal requests. A decoy is this entry and no process, since an idle pod is nothing but its requests. So no
+policy can tell noisy nodes by their requests.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from kabench.backends.base import Node, Round
+from kabench.core.contention import Contention
+from kabench.core.placement import MIB, Decision, NodeState, PodRequest, Resources, place
+from kabench.core.roles import roles
+from kabench.core.seeds import derive_seed
+from kabench.core.spec import Phase, Requests, Scenario
+from kabench.errors import ClusterError, SpecError
+
+NOISE_WORKLOAD = "kabench-noise"
+
+
+class SimulatedScheduler:
+    """Decides where a round's targets go."""
+
+    def __init__(self, scenario: Scenario, nodes: Sequence[Node]) -> None:
+        self._scenario = scenario
+        self._nodes = list(nodes)
+
+    def check(self) -> None:
+        """Refuse a scenario that no round could place.
+
+        Raises:
+            SpecError: a phase names a scheduler, or there are more replicas than can be placed.
+            ClusterError: a phase wants quiet nodes and this machine cannot have any.
+        """
+        for phase in self._scenario.phases:
+            if phase.scheduler is not None:
+                raise SpecError(
+                    f"phase {phase.name}: scheduler {phase.scheduler!r} needs --backend kubernetes; "
+                    f"on the local backend give a policy or a pin"
+                )
+            candidates = self._best_case(phase)
+            try:
+                place("default", self.pods(), self._ledger(candidates), {}, random.Random(0))
+            except ClusterError as error:
+                where = f"phase {phase.name}: " if phase.pin else ""
+                raise SpecError(f"{where}more replicas than can be placed: {error}") from error
+
+    def decide(self, round_: Round, contention: Mapping[str, Contention]) -> list[Decision]:
+        """Place the round's targets. The same seed and the same telemetry give the same placement.
+
+        Raises:
+            ClusterError: a replica fits nowhere, or no node has the role that the phase is pinned to.
+        """
+        rng = random.Random(derive_seed(round_.seed, "placement", round_.block, round_.phase.name))
+        candidates = self._candidates(round_.phase, round_.noise_nodes)
+        policy = round_.phase.policy or "default"
+        return place(policy, self.pods(), self._ledger(candidates), contention, rng)
+
+    def pods(self) -> list[PodRequest]:
+        """The targets' replicas in the queue's order: workloads are created together, so they alternate."""
+        targets = self._scenario.targets
+        return [
+            PodRequest(f"{target.name}-{number}", target.name, _resources(target.requests))
+            for number in range(1, max(target.replicas for target in targets) + 1)
+            for target in targets
+            if number <= target.replicas
+        ]
+
+    def _candidates(self, phase: Phase, noise_nodes: Sequence[str]) -> list[Node]:
+        if phase.pin is None:
+            return self._nodes
+        found = roles({node.name: (node.boot_id, node.cpus) for node in self._nodes}, noise_nodes)
+        candidates = [node for node in self._nodes if found[node.name] == phase.pin]
+        if not candidates:
+            raise ClusterError(self._no_candidates(phase, noise_nodes))
+        return candidates
+
+    def _no_candidates(self, phase: Phase, noise_nodes: Sequence[str]) -> str:
+        if phase.pin == "noisy":
+            return f"phase {phase.name} is pinned to noisy nodes and there is no noise"
+        cpus = sorted(frozenset[int]().union(*(node.cpus for node in self._nodes)))
+        return (
+            f"phase {phase.name} is pinned to quiet nodes and there are none: every node shares a CPU with the noise on "
+            f"{', '.join(noise_nodes)} (CPUs of this machine: {', '.join(map(str, cpus))}); nothing can be separated here"
+        )
+
+    def _best_case(self, phase: Phase) -> list[Node]:
+        """The candidates under the draw of noisy nodes that leaves the phase the most of them."""
+        count = min(self._scenario.noise.nodes, len(self._nodes))
+        names = [node.name for node in self._nodes]
+        draws = [names[start : start + count] for start in range(len(names) - count + 1)] if count else [[]]
+        best: list[Node] = []
+        failure: ClusterError | None = None
+        for draw in draws:  # slots are contiguous, so neighbours are the draws with the least CPUs in noise
+            try:
+                best = max(best, self._candidates(phase, draw), key=len)
+            except ClusterError as error:
+                failure = error
+        if not best and failure is not None:
+            raise failure
+        return best
+
+    def _ledger(self, nodes: Sequence[Node]) -> list[NodeState]:
+        states = []
+        for node in nodes:
+            state = NodeState(node.name, Resources(node.cpu_millis, node.memory_bytes))
+            if self._scenario.noise.nodes:
+                for stressor in self._scenario.noise.stressors:
+                    pod = PodRequest(stressor.kind, NOISE_WORKLOAD, _resources(stressor.requests))
+                    state = state.holding(pod)
+            states.append(state)
+        return states
+
+
+def decided_by(phase: Phase) -> str:
+    """Who is to be named for a phase's placements."""
+    return f"pin:{phase.pin}" if phase.pin else f"simulated:{phase.policy}"
+
+
+def _resources(requests: Requests) -> Resources:
+    return Resources(requests.cpu_millis, requests.memory_mib * MIB)
