@@ -1,0 +1,160 @@
+"""`kabench merge`: whatever logs the paths hold, summed up without loss, each window once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hdrh.histogram import HdrHistogram
+
+from kabench.core.histogram import Histogram
+from kabench.core.identity import Metric
+from kabench.core.merge import Corrupt, Merge, summary
+from kabench.core.merged_log import read_merged
+from kabench.errors import LogError, SpecError
+from kabench.store.collect import Found, FoundLog, choose, find, read
+from kabench.store.files import lines_of, write_atomic
+
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What was merged.
+
+    Attributes:
+        summary: what `--json` prints.
+        corrupt: files that could not be read whole, and why.
+        unjudged: names of the logs without a journal; they were counted.
+        windows: how many agents' windows were counted, void ones included.
+        ignored: how many files held nothing new.
+        files: what was written.
+    """
+
+    summary: dict[str, Any]
+    corrupt: list[Corrupt]
+    unjudged: list[str]
+    windows: int
+    ignored: int
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class Gathered:
+    """A merge as it grows, and what a reader must know beside it."""
+
+    merge: Merge = field(default_factory=Merge)
+    corrupt: list[Corrupt] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+    ignored: int = 0
+
+    def report(self, files: list[Path]) -> MergeReport:
+        """The figures."""
+        figures = summary(self.merge.parts, self.corrupt, self.unjudged)
+        return MergeReport(
+            figures,
+            sorted(set(self.corrupt)),
+            figures["unjudged"],
+            len(self.merge.members),
+            self.ignored,
+            files,
+        )
+
+
+def merge_paths(paths: Iterable[Path], out: Path, allow_different: bool = False) -> MergeReport:
+    """Merge all logs that the paths hold and write `merged.json`, `merged.hlog` and the `.hgrm` into `out`.
+
+    Nothing is written when there is nothing to merge.
+
+    Raises:
+        SpecError: a path does not exist, holds no log, or the runs are of different scenarios (unless allowed).
+        StoreError: `out` cannot be written.
+    """
+    given = list(paths)
+    gathered = gather(find(given))
+    if not gathered.merge.members and not gathered.corrupt:
+        raise SpecError(f"no agent's log (*.hlog) under {', '.join(str(path) for path in given)}")
+    if not allow_different:
+        gathered.merge.refuse_mixture()
+    if not gathered.merge.members:
+        return gathered.report([])
+    return gathered.report(_write(gathered, out))
+
+
+def gather(found: Found) -> Gathered:
+    """Sum up what was found, one log at a time."""
+    gathered = Gathered(corrupt=list(found.corrupt))
+    chosen = choose(found.logs, gathered.corrupt)
+    gathered.ignored = len(found.logs) - len(chosen)
+    for log in chosen:
+        _add_log(gathered, found, log)
+    _add_merged(gathered, found)
+    return gathered
+
+
+def _add_log(gathered: Gathered, found: Found, log: FoundLog) -> None:
+    try:
+        totals = read(log)
+    except LogError as error:
+        gathered.corrupt.append(Corrupt(log.name, str(error)))
+        return
+    if totals.problem:
+        gathered.corrupt.append(Corrupt(log.name, totals.problem))
+    journal = found.journals.get(log.header.run)
+    if journal is None:
+        gathered.unjudged.append(log.name)
+    void = journal is not None and journal.is_void(log.header.block)
+    gathered.merge.add_window(totals, log.sha256, judged=journal is not None, void=void)
+
+
+def _add_merged(gathered: Gathered, found: Found) -> None:
+    """Add what merged logs hold beyond the agents' logs; the largest first, since it may contain others."""
+    merges: list[tuple[int, str, Merge]] = []
+    for name, path in found.merged:
+        try:
+            with path.open("rb") as file:
+                merge = Merge.of_merged(*read_merged(lines_of(file)))
+        except OSError as error:
+            gathered.corrupt.append(Corrupt(name, f"cannot be read: {error.strerror}"))
+        except LogError as error:
+            gathered.corrupt.append(Corrupt(name, str(error)))
+        else:
+            merges.append((-len(merge.members), name, merge))
+    for _, name, merge in sorted(merges, key=lambda entry: entry[:2]):
+        try:
+            if not gathered.merge.add(merge):
+                gathered.ignored += 1
+            elif not all(member.judged for member in merge.members.values()):
+                gathered.unjudged.append(name)
+        except LogError as error:
+            gathered.corrupt.append(Corrupt(name, str(error)))
+
+
+def _write(gathered: Gathered, out: Path) -> list[Path]:
+    figures = msgspec.json.encode(summary(gathered.merge.parts, gathered.corrupt, gathered.unjudged))
+    files = {
+        "merged.json": msgspec.json.format(figures, indent=2) + b"\n",
+        "merged.hlog": gathered.merge.to_bytes(),
+    }
+    for (void, phase, kind), totals in sorted(gathered.merge.parts.items()):
+        for metric in (Metric.RESPONSE, Metric.SERVICE):
+            if not void and metric in totals.histograms:
+                files[f"{phase}.{kind}.{metric}.hgrm"] = percentile_distribution(totals.histograms[metric])
+    for name, data in files.items():
+        write_atomic(out / name, data)
+    return [out / name for name in files]
+
+
+def percentile_distribution(histogram: Histogram) -> bytes:
+    """HdrHistogram's `.hgrm` text, in milliseconds, by the `hdrhistogram` package."""
+    package = HdrHistogram.decode(histogram.encode())
+    text = io.BytesIO()
+    package.output_percentile_distribution(text, NS_PER_MS)
+    # the package scales all but the standard deviation
+    wrong = b"StdDeviation   = %12.3f]" % package.get_stddev()
+    right = b"StdDeviation   = %12.3f]" % (package.get_stddev() / NS_PER_MS)
+    return text.getvalue().replace(wrong, right)
