@@ -257,7 +257,7 @@ class LocalFleet:
             self._targets.append(child)
             if await self._listens(child, port):
                 return port
-            if "bind" not in child.said() and "in use" not in child.said():
+            if "in use" not in child.output.decode(errors="replace"):
                 raise ClusterError(f"{name} on {node.name} did not start: {child.last_words()}")
             self._processes.forgive(child)
         raise ClusterError(f"{name}: {PORT_ATTEMPTS} ports in a row were taken: {child.last_words()}")

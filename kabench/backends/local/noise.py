@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,7 +22,10 @@ from kabench.errors import ClusterError
 DEFAULT_CACHE_BYTES = 32 * MIB
 """Taken for the last-level cache where the kernel does not tell its size."""
 
-BUFFER_FACTOR, MIN_BUFFER, MAX_BUFFER = 2, 64 * MIB, 256 * MIB
+BUFFER_FACTOR, MIN_BUFFER = 2, 64 * MIB
+MAX_CACHE = 128 * MIB
+"""Larger caches are taken for so large, which bounds the buffers; the noise then is a little weaker there."""
+
 MEMORY_SHARE = 0.5
 """Noise takes at most so much of the memory that is available when it starts."""
 
@@ -33,14 +37,14 @@ END_GRACE_S = 3.0
 
 STRESS_NG_OPTIONS: dict[StressorKind, Callable[[int, int], list[str]]] = {
     "stress-cache": lambda workers, _: ["--cache", str(workers), "--cache-no-affinity"],
-    "stress-membw": lambda workers, cache: ["--stream", str(workers), "--stream-l3-size", str(cache)],
+    "stress-membw": lambda workers, cache: ["--stream", str(workers), "--stream-l3-size", str(cache // 2)],
     "stress-cpu": lambda workers, _: ["--cpu", str(workers), "--cpu-method", "int64"],
 }
 BUFFERS: dict[StressorKind, int] = {"stress-cache": 1, "stress-membw": 2, "stress-cpu": 0}
 """How many buffers a worker of the built-in stressor fills."""
 
-STRESS_NG_ARRAYS: dict[StressorKind, int] = {"stress-cache": 2, "stress-membw": 12, "stress-cpu": 0}
-"""How many times the last-level cache a worker of stress-ng takes at most (stream: three arrays of four)."""
+STRESS_NG_ARRAYS: dict[StressorKind, int] = {"stress-cache": 2, "stress-membw": 6, "stress-cpu": 0}
+"""How many times the last-level cache a worker of stress-ng takes at most (stream: three arrays of two)."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class StressTool:
 
     @property
     def buffer_bytes(self) -> int:
-        """Of the built-in stressor: larger than the last-level cache, and bounded."""
-        return min(MAX_BUFFER, max(MIN_BUFFER, BUFFER_FACTOR * self.cache_bytes))
+        """Of the built-in stressor: larger than the last-level cache."""
+        return max(MIN_BUFFER, BUFFER_FACTOR * self.cache_bytes)
 
     def memory_bytes(self, stressor: Stressor) -> int:
         """What all workers of a stressor take."""
@@ -98,14 +102,14 @@ def find_stress_tool() -> StressTool:
 
 
 def last_level_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
-    """The largest cache that CPU 0 has, or DEFAULT_CACHE_BYTES where that is not told."""
+    """The largest cache that CPU 0 has, at most MAX_CACHE; DEFAULT_CACHE_BYTES where that is not told."""
     units = {"K": 1024, "M": MIB}
     sizes = []
     for entry in folder.glob("index*/size"):
         text = entry.read_text().strip()
         if text[:-1].isdigit() and text[-1:] in units:
             sizes.append(int(text[:-1]) * units[text[-1]])
-    return max(sizes, default=DEFAULT_CACHE_BYTES)
+    return min(MAX_CACHE, max(sizes, default=DEFAULT_CACHE_BYTES))
 
 
 def check_memory(tool: StressTool, stressors: Sequence[Stressor], nodes: int, available: int) -> None:
@@ -163,32 +167,37 @@ def work_done(noise: RunningNoise) -> NoiseWork:
     """What a stressor that has ended did, by its own account; the CPU time is the kernel's."""
     ended = noise.child.exit
     assert ended is not None, "read after its end"
-    ops, note = _stress_ng_ops(noise.report) if noise.tool.path else _built_in_ops(noise.child.lines())
+    account = _stress_ng_account(noise.report) if noise.tool.path else _built_in_account(noise.child.lines())
+    whole = (ended.at_ns - noise.child.started_ns) / NS_PER_S
+    ops, seconds = account or (None, whole)
+    notes = ["" if account else "it left no account of its work"]
+    notes.append("" if noise.child.expected else f"ended early: {noise.child.last_words()}")
     return NoiseWork(
         node=noise.child.node,
         stressor=noise.stressor.kind,
         tool=noise.tool.name,
-        seconds=round((ended.at_ns - noise.child.started_ns) / NS_PER_S, 3),
+        seconds=round(seconds, 3),
         ops=ops,
         cpu_seconds=round(ended.cpu_ns / NS_PER_S, 3),
-        note=note or ("" if noise.child.expected else f"ended early: {noise.child.last_words()}"),
+        note="; ".join(filter(None, notes)),
     )
 
 
-def _built_in_ops(lines: Sequence[str]) -> tuple[float | None, str]:
-    import json
-
+def _built_in_account(lines: Sequence[str]) -> tuple[float, float] | None:
+    """Operations and seconds of the built-in stressor's last line."""
     try:
         said: Any = json.loads(lines[1])
-        return float(said["ops"]), ""
+        return float(said["ops"]), float(said["seconds"])
     except (IndexError, ValueError, KeyError, TypeError):
-        return None, "it left no account of its work"
+        return None
 
 
-def _stress_ng_ops(report: Path) -> tuple[float | None, str]:
-    """The sum of the bogo-ops in stress-ng's YAML report."""
+def _stress_ng_account(report: Path) -> tuple[float, float] | None:
+    """The sum of the bogo-ops and the longest time in stress-ng's YAML report."""
     try:
-        found = re.findall(r"^\s*bogo-ops:\s*(\d+)\s*$", report.read_text(), flags=re.MULTILINE)
+        text = report.read_text()
     except OSError:
-        found = []
-    return (float(sum(map(int, found))), "") if found else (None, "stress-ng left no figures")
+        return None
+    ops = re.findall(r"^\s*bogo-ops:\s*(\d+)\s*$", text, flags=re.MULTILINE)
+    seconds = re.findall(r"^\s*wall-clock-time:\s*([\d.]+)\s*$", text, flags=re.MULTILINE)
+    return (float(sum(map(int, ops))), max(map(float, seconds))) if ops and seconds else None
