@@ -184,16 +184,22 @@ class LogWriter:
         Raises:
             ValueError: it starts before the window.
         """
+        return b"".join(self.pieces(interval))
+
+    def pieces(self, interval: Interval) -> Iterator[bytes]:
+        """Like `interval`, a histogram at a time: encoding one takes 0.2 ms, and an agent drives targets in between.
+
+        Raises:
+            ValueError: it starts before the window.
+        """
         assert self._header is not None, "begin comes first"
         note = interval.note
         start_ns = note.start_ns - self._header.start_ns
         if start_ns < 0:
             raise ValueError(f"interval {note.index} starts {-start_ns} ns before its window")
-        lines = [
-            histogram_line(f"{target}.{metric}", start_ns, note.length_ns, histogram)
-            for (target, metric), histogram in interval.histograms.items()
-        ]
-        return self._hashed(b"".join(lines) + marked(INTERVAL_MARK, note))
+        for (target, metric), histogram in interval.histograms.items():
+            yield self._hashed(histogram_line(f"{target}.{metric}", start_ns, note.length_ns, histogram))
+        yield self._hashed(marked(INTERVAL_MARK, note))
 
     def seal(self, seal: Seal) -> bytes:
         """The last line; its digest is filled in here."""
