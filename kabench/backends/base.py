@@ -171,7 +171,9 @@ class Backend(Protocol):
     placement_note: str
     """What every output says of the placements: "simulated placement", or nothing."""
 
-    def started(self, scenario: Scenario, run: str, folder: Path, token: str) -> AbstractAsyncContextManager[Fleet]:
+    def started(
+        self, scenario: Scenario, run: str, folder: Path, token: str
+    ) -> AbstractAsyncContextManager[Fleet]:
         """Bring up nodes and agents for `scenario`; agents keep their logs below `folder`/spool/NODE.
 
         Raises:
