@@ -217,9 +217,10 @@ def test_a_flipped_byte_is_an_error_or_a_histogram_never_a_traceback(data):
     text = bytearray(ours([1, 5000, 70_000, HIGHEST_NS]).encode().encode())
     text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
     try:
-        assert Histogram.decode(bytes(text)).total >= 0
-    except LogError as error:
-        assert str(error)
+        histogram = Histogram.decode(bytes(text))
+    except LogError:
+        return
+    assert histogram.counts.min() >= 0
 
 
 def test_the_packages_histograms_of_another_geometry_are_refused():
