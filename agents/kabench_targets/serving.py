@@ -8,6 +8,7 @@ import gc
 import json
 import socket
 from collections.abc import Callable
+from typing import cast
 
 import uvloop
 
@@ -21,8 +22,7 @@ class FlowControl(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
 
     def pause_writing(self) -> None:
         """The peer is slow: read no more of its requests."""

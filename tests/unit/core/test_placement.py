@@ -25,10 +25,10 @@ from kabench.core.roles import roles
 from kabench.errors import ClusterError
 
 WORKER = Resources(4000, 8192 * MIB)
-SMALL = Resources(100, 64 * MIB)
+NOTHING, SMALL = Resources(), Resources(100, 64 * MIB)
 
 
-def nodes(count: int = 6, used: Resources = Resources()) -> list[NodeState]:
+def nodes(count: int = 6, used: Resources = NOTHING) -> list[NodeState]:
     return [NodeState(f"node-{n}", WORKER, used, used) for n in range(1, count + 1)]
 
 

@@ -1,0 +1,51 @@
+"""Reading CPU times out of /proc, on texts as the kernel writes them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from kabench.backends.local.accounting import Accounting, busy_ns, process_times, scan, tick_ns, tree_ns
+from kabench.backends.local.processes import Processes
+from kabench.clock import SystemClock
+
+TICK = 10_000_000
+STAT = """cpu  300 0 0 0 0 0 0 0 0 0
+cpu0 100 20 30 4000 500 6 7 8 90 1
+cpu12 1 0 0 9 0 0 0 0 0 0
+intr 12345 0 0
+ctxt 99
+"""
+
+
+def test_busy_is_all_but_idle_and_io_wait_and_counts_guests_once() -> None:
+    assert busy_ns(STAT, TICK) == {0: (100 + 20 + 30 + 6 + 7 + 8) * TICK, 12: TICK}
+
+
+def test_a_process_name_with_blanks_and_brackets() -> None:
+    fields = "S 77 1 1 0 -1 4194560 1 2 3 4 11 12 13 14 20 0 1 0 5 6 7"
+    assert process_times(f"42 (evil ) name) {fields}", TICK) == (77, (11 + 12 + 13 + 14) * TICK)
+
+
+def test_a_tree_is_summed_over_all_generations() -> None:
+    processes = {1: (0, 5), 2: (1, 10), 3: (2, 20), 4: (0, 40)}
+    children = {0: [1, 4], 1: [2], 2: [3]}
+    assert tree_ns(1, processes, children) == 35
+    assert tree_ns(9, processes, children) == 0
+
+
+def test_the_scan_finds_this_process_and_its_parent() -> None:
+    assert scan(tick_ns())[os.getpid()][0] == os.getppid()
+
+
+def test_our_own_time_is_ours_and_never_goes_back(tmp_path: Path) -> None:
+    accounting = Accounting(Processes(tmp_path, SystemClock()))
+    before = accounting.usage(1)
+    end = time.process_time_ns() + 50_000_000
+    while time.process_time_ns() < end:
+        pass
+    after = accounting.usage(2)
+    assert sum(after.own_ns.values()) - sum(before.own_ns.values()) >= 50_000_000 - len(after.own_ns)
+    assert after.own_ns.keys() == os.sched_getaffinity(0)
+    assert all(after.busy_ns[cpu] >= before.busy_ns[cpu] for cpu in before.busy_ns)

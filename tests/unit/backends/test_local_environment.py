@@ -1,0 +1,29 @@
+"""What is recorded of the machine, and how it says that it could not be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kabench.backends.local.environment import autogroups, cpu_model, kernel_hz, machine, read
+
+
+def test_the_machine_is_described() -> None:
+    found = machine()
+    assert found["cpus"] == sorted(os.sched_getaffinity(0))
+    assert found["kernel"] == os.uname().release
+    assert len(found["load_average"]) == 3
+    assert {"hz", "autogroup", "governor", "smt", "cpu_model", "machine", "python"} <= found.keys()
+    assert autogroups([]).keys() == {"controller"}
+
+
+def test_the_tick_rate_is_a_rate_or_says_why_not() -> None:
+    hz = kernel_hz()
+    assert hz in {100, 250, 300, 1000} or str(hz).startswith("unavailable: ")
+
+
+def test_what_is_not_there_says_so(tmp_path: Path) -> None:
+    assert read(tmp_path / "none") == "unavailable: No such file or directory"
+    assert cpu_model(tmp_path / "none").startswith("unavailable: ")
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fast One\n")
+    assert cpu_model(tmp_path / "cpuinfo") == "A Fast One"

@@ -1,0 +1,135 @@
+"""The targets as processes: what they print, what they answer, and how they end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from kabench_targets.__main__ import main
+
+DEADLINE_S = 30
+
+
+@contextmanager
+def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "kabench_targets", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> dict[str, float]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read() if process.stderr else ""
+    answer: dict[str, float] = json.loads(line)
+    return answer
+
+
+def receive(peer: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        piece = peer.recv(65_536)
+        assert piece, f"closed after {len(found)} of {size} bytes"
+        found += piece
+    return found
+
+
+def test_the_null_echo_serves_where_it_says_and_ends_on_sigterm() -> None:
+    blob = bytes(range(256)) * 4096
+    with program("null-echo") as process:
+        port = int(said(process)["port"])
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as peer:
+            for piece in (b"x", b"\r\n", blob):
+                peer.sendall(piece)
+                assert receive(peer, len(piece)) == piece
+        process.terminate()
+        assert process.wait(DEADLINE_S) == -signal.SIGTERM
+
+
+def test_the_http_echo_answers_many_requests_and_burns_what_it_was_told() -> None:
+    body = b"b" * 1000
+    request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + body
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + body
+    with program("http-echo", "--cpu-us", "1000") as process:
+        port = int(said(process)["port"])
+        before = psutil.Process(process.pid).cpu_times()
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as peer:
+            for _ in range(100):
+                peer.sendall(request)
+                assert receive(peer, len(reply)) == reply
+        after = psutil.Process(process.pid).cpu_times()
+    used = after.user + after.system - before.user - before.system
+    assert used >= 0.08  # 100 ms in ticks of 10 ms
+
+
+def test_a_taken_port_is_an_error_and_not_a_server() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        program("null-echo", "--port", str(taken.getsockname()[1])) as process,
+    ):
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    assert "address already in use" in errors.lower()
+
+
+@pytest.mark.parametrize("kind", ["cache", "membw", "cpu"])
+def test_a_stressor_works_counts_and_ends_on_sigterm(kind: str) -> None:
+    with program(
+        "stress", "--kind", kind, "--seconds", "60", "--workers", "2", "--buffer-mib", "8"
+    ) as process:
+        assert said(process) == {"ready": True}
+        assert len(psutil.Process(process.pid).children()) == 2
+        workers = psutil.Process(process.pid).children()
+        process.terminate()
+        done = said(process)
+        assert process.wait(DEADLINE_S) == 0
+    assert done["cpu_seconds"] > 0
+    assert (done["bytes"] > 0) == (kind != "cpu")
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_stressor_ends_by_itself_and_counts_in_its_unit() -> None:
+    with program("stress", "--kind", "cache", "--seconds", "0.6", "--buffer-mib", "8") as process:
+        said(process)
+        done = said(process)
+        assert process.wait(DEADLINE_S) == 0
+    assert done["ops"] > 0
+    assert done["ops"] % 65_536 == 0
+    assert done["bytes"] == 64 * done["ops"]
+    assert 0 < done["seconds"] < 5
+
+
+def test_workers_die_with_a_stressor_that_is_killed() -> None:
+    with program("stress", "--kind", "cpu", "--seconds", "60", "--workers", "2") as process:
+        said(process)
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+        process.wait(DEADLINE_S)
+        gone, alive = psutil.wait_procs(workers, DEADLINE_S)
+    assert (len(gone), alive) == (2, [])
+
+
+def test_a_worker_that_is_killed_ends_the_stressor_with_an_error() -> None:
+    with program("stress", "--kind", "cpu", "--seconds", "60", "--workers", "2") as process:
+        said(process)
+        psutil.Process(process.pid).children()[0].kill()
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    assert "a cpu worker ended before its time" in errors
+
+
+def test_an_unknown_program_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nothing"]) == 2
+    assert main([]) == 2
+    assert "http-echo|null-echo|stress|canary" in capsys.readouterr().err
