@@ -67,7 +67,7 @@ def plan_blocks(scenario: Scenario, nodes: Nodes, first: int = 1, count: int = 1
 
 
 def _noise(seed: int, nodes: Nodes, wanted: int) -> Iterator[tuple[str, ...]]:
-    """The noisy nodes of block 1, 2, 3, …
+    """The noisy nodes of block 1, of block 2, and so on without end.
 
     Nodes that share CPUs are filled up together, which leaves the most nodes quiet; groups, and nodes within a group,
     that were noisy least often come first, and equals in an order drawn for the block.

@@ -22,7 +22,7 @@ StressorKind = Literal["stress-cache", "stress-membw", "stress-cpu"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Requests(_Model):
