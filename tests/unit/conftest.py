@@ -116,3 +116,9 @@ class Forge:
 def forge():
     """A maker of logs; its attributes may be changed."""
     return Forge()
+
+
+@pytest.fixture(scope="module")
+def shared_forge():
+    """A maker of logs for what a module makes once."""
+    return Forge()
