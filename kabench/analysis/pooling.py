@@ -1,0 +1,87 @@
+"""Merging cells: by phase, block and kind, over the agents of one role. Percentiles are taken of what was merged."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from kabench.core.histogram import Histogram
+from kabench.core.identity import Kind, Metric, Outcomes
+from kabench.core.result import BlockRecord, CellRecord
+
+BEYOND_TO_INFER = 10
+"""Samples that must lie beyond a block's p99 for it to enter the comparison.
+
+A p99 that is *reported* needs about 100 beyond it. A block's p99 is reported nowhere as a figure of its own: it is one of
+the inputs of a test whose unit is the block, and its sampling error is part of the scatter between blocks that the
+interval is made of. Below ten beyond, that error would drown what placements do; a five-second window of a quick run
+has some thirty.
+"""
+
+REPORTED_BEYOND = 100
+"""Samples that must lie beyond a quantile for it to be shown."""
+
+
+class Group(NamedTuple):
+    """What cells are merged over everything but."""
+
+    phase: str
+    block: int
+    kind: str
+
+
+def quiet_cells(blocks: Sequence[BlockRecord], cells: Iterable[CellRecord]) -> list[CellRecord]:
+    """The cells that make the headline: of valid blocks and of agents that were on a quiet node in that block."""
+    roles = {block.block: block.roles for block in blocks if block.valid}
+    return [
+        record
+        for record in cells
+        if record.cell.kind != Kind.NULL
+        and roles.get(record.cell.block, {}).get(record.cell.agent) == "quiet"
+    ]
+
+
+def grouped(cells: Iterable[CellRecord]) -> dict[Group, list[CellRecord]]:
+    """Cells by phase, block and kind."""
+    groups: defaultdict[Group, list[CellRecord]] = defaultdict(list)
+    for record in cells:
+        groups[Group(record.cell.phase, record.cell.block, str(record.cell.kind))].append(record)
+    return dict(groups)
+
+
+def merged(cells: Iterable[CellRecord], metric: Metric) -> Histogram:
+    """All counts of `metric` in `cells`; a cell without that histogram adds nothing.
+
+    Raises:
+        LogError: a histogram is corrupt.
+    """
+    total = Histogram()
+    for record in cells:
+        encoded = record.histograms.get(metric.value)
+        if encoded:
+            total.add(Histogram.decode(encoded))
+    return total
+
+
+def block_p99_ns(groups: Mapping[Group, Sequence[CellRecord]], metric: Metric) -> dict[Group, int | None]:
+    """Each group's p99; None where fewer than `BEYOND_TO_INFER` samples lie beyond it."""
+    return {
+        group: merged(records, metric).supported_quantile_ns(0.99, beyond=BEYOND_TO_INFER)
+        for group, records in sorted(groups.items())
+    }
+
+
+def outcomes(cells: Iterable[CellRecord], phase: str, kind: str) -> Outcomes:
+    """The sum of what became of one phase's requests to one kind."""
+    total = Outcomes()
+    for record in cells:
+        if record.cell.phase == phase and record.cell.kind == kind:
+            total += record.outcomes
+    return total
+
+
+def kinds_of(cells: Iterable[CellRecord]) -> list[str]:
+    """The kinds of target among the cells, Redis first."""
+    found = {str(record.cell.kind) for record in cells} - {Kind.NULL.value}
+    return [kind.value for kind in Kind if kind.value in found]
