@@ -71,20 +71,23 @@ class Child:
         return self.output.decode(errors="replace").split("\n")[:-1]
 
     def said(self) -> str:
-        """The last line that it wrote to standard error or, without one, to standard output."""
+        """The last line that it wrote to standard error or else to standard output, what it told us in JSON apart."""
         log = ""
         with contextlib.suppress(OSError), self.log.open("rb") as file:
             file.seek(self.log_start)
             log = file.read(MAX_OUTPUT_BYTES).decode(errors="replace")
         for text in (log, self.output.decode(errors="replace")):
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            lines = [line.strip() for line in text.splitlines() if line.strip() and line[:1] != "{"]
             if lines:
                 return lines[-1][:300]
         return ""
 
     def last_words(self) -> str:
-        """How it ended, and the last that it said."""
-        return ": ".join(filter(None, (str(self.exit) if self.exit else "still running", self.said())))
+        """How it ended and the last that it said, unless it was killed: then what it said is not the reason."""
+        if self.exit is None:
+            return "still running"
+        killed = -self.exit.code in (signal.SIGKILL, signal.SIGTERM)
+        return ": ".join(filter(None, (str(self.exit), "" if killed else self.said())))
 
 
 class Processes:

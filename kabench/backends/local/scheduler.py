@@ -98,7 +98,7 @@ class SimulatedScheduler:
             try:
                 best = max(best, self._candidates(phase, draw), key=len)
             except ClusterError as error:
-                failure = error
+                failure = failure or error
         if not best and failure is not None:
             raise failure
         return best

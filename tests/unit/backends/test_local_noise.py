@@ -111,7 +111,7 @@ def test_noise_that_was_killed_has_no_figures_and_says_so(tool: StressTool, tmp_
     work = work_done(ended(tool, tmp_path, '{"ready": true}\n', expected=False))
     assert work.ops is None
     assert work.seconds == 3.0
-    assert work.note == "it left no account of its work; ended early: killed by SIGKILL: oops"
+    assert work.note == "it left no account of its work; ended early: killed by SIGKILL"
 
 
 def test_without_stress_ng_the_built_in_stressor_is_named(
