@@ -67,7 +67,8 @@ class Canary:
                 stdout=asyncio.subprocess.PIPE,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # one thread: the canary is one task
             )
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(msgspec.json.encode({"duration_ns": duration_ns}) + b"\n")
         await process.stdin.drain()
         line = await process.stdout.readline()

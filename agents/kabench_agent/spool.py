@@ -56,11 +56,11 @@ class OpenLog:
             self._fail(error)
 
     @property
-    def bytes(self) -> int:
+    def length(self) -> int:
         """Length so far."""
         return self._on_disk_bytes + len(self._tail)
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | bytearray) -> None:
         """Write `data` and hand it to the kernel. A refusal is kept in `problem`."""
         self._sha.update(data)
         if self.problem:
@@ -93,7 +93,7 @@ class OpenLog:
 
     def state(self) -> WindowState:
         """What is listed of it."""
-        return WindowState(self.run, self.window, self.bytes, self._sealed, self._sha.hexdigest())
+        return WindowState(self.run, self.window, self.length, self._sealed, self._sha.hexdigest())
 
     def content(self) -> bytes:
         """All of it.
@@ -169,6 +169,9 @@ class FoundLog:
         _unlink(self._path, self.window)
 
 
+HeldLog = OpenLog | FoundLog
+
+
 class Spool:
     """All logs that this agent holds.
 
@@ -181,7 +184,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._logs: dict[tuple[str, str], OpenLog | FoundLog] = {}
+        self._logs: dict[tuple[str, str], HeldLog] = {}
         self.problem = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +213,7 @@ class Spool:
         """All logs, by their names."""
         return tuple(log.state() for _, log in sorted(self._logs.items()))
 
-    def find(self, window: str) -> OpenLog | FoundLog:
+    def find(self, window: str) -> HeldLog:
         """The log of `window`; where several runs left one, the one begun last.
 
         Raises:
@@ -221,7 +224,7 @@ class Spool:
                 return log
         raise AgentError(f"no log of {window} is held: it was acknowledged, or never armed here")
 
-    def remove(self, log: OpenLog | FoundLog) -> None:
+    def remove(self, log: HeldLog) -> None:
         """Delete a log that is safe elsewhere.
 
         Raises:
@@ -241,7 +244,7 @@ class Spool:
             self._logs[run, window] = FoundLog(path, run, window)
 
 
-def _write_whole(fd: int, data: bytes) -> None:
+def _write_whole(fd: int, data: bytes | bytearray) -> None:
     """Write all of `data`; a full disk may take a part first, and says so at the next call."""
     rest = memoryview(data)
     while rest:

@@ -71,7 +71,7 @@ class Reader:
 
 def buffer_bytes(caches: Path = _CACHES) -> int:
     """Twice the last-level cache, so that most reads miss it; 64 MiB where its size is not known, 256 MiB at most."""
-    sizes = []
+    sizes: list[int] = []
     for path in caches.glob("cpu*/cache/index3/size"):
         try:
             found = _SIZE.fullmatch(path.read_text().strip())
@@ -79,7 +79,8 @@ def buffer_bytes(caches: Path = _CACHES) -> int:
             continue
         if found:
             sizes.append(int(found[1]) * {"": 1, "K": 1024, "M": MIB}[found[2]])
-    return min(2 * max(sizes), MOST_BUFFER_BYTES) if sizes and max(sizes) else DEFAULT_BUFFER_BYTES
+    largest = max(sizes, default=0)
+    return min(2 * largest, MOST_BUFFER_BYTES) if largest else DEFAULT_BUFFER_BYTES
 
 
 def scheduled(path: Path = _SCHEDSTAT) -> tuple[int, int] | str:
@@ -97,7 +98,9 @@ def pressure(folder: Path = _PRESSURE) -> tuple[dict[str, int], dict[str, str]]:
     missing: dict[str, str] = {}
     for resource in ("cpu", "memory", "io"):
         try:
-            some = next(line for line in (folder / resource).read_text().splitlines() if line.startswith("some "))
+            some = next(
+                line for line in (folder / resource).read_text().splitlines() if line.startswith("some ")
+            )
             totals[resource] = int(some.rpartition("total=")[2]) * 1000
         except (OSError, ValueError, StopIteration) as error:
             missing[f"psi_{resource}"] = _why(error)
@@ -148,7 +151,9 @@ def end_with_parent(parent: int) -> bool:
 def main(argv: Sequence[str]) -> int:
     """Answer probes until the input ends."""
     parser = argparse.ArgumentParser(prog="python -m kabench_targets canary", description=__doc__)
-    parser.add_argument("--parent", type=int, default=0, help="end with this process, which must be the parent")
+    parser.add_argument(
+        "--parent", type=int, default=0, help="end with this process, which must be the parent"
+    )
     parser.add_argument("--buffer-bytes", type=int, default=0, help="0: twice the last-level cache")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to handle
@@ -165,7 +170,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _why(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    return (
+        (error.strerror or str(error)) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    )
 
 
 if __name__ == "__main__":

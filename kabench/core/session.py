@@ -134,9 +134,7 @@ class Session:
         """The controller said something: its lease begins anew."""
         self._heard_ns = now_ns
 
-    def prepare(
-        self, now_ns: int, window: str, *, warm_up_ns: int, window_ns: int, lease_ns: int
-    ) -> None:
+    def prepare(self, now_ns: int, window: str, *, warm_up_ns: int, window_ns: int, lease_ns: int) -> None:
         """Begin to prepare `window`.
 
         Raises:
@@ -184,7 +182,9 @@ class Session:
             AgentError: no window was under way.
         """
         self.tick(now_ns)
-        if self.state is State.RUNNING:  # sealed by an engine that had nothing to drain, before the window's last tick
+        if (
+            self.state is State.RUNNING
+        ):  # sealed by an engine that had nothing to drain, before the window's last tick
             self.state = transition(self.state, Event.END)
         self.state = transition(self.state, Event.SEALED)
         self.hear(now_ns)
@@ -223,8 +223,6 @@ class Session:
         if waits and now_ns - self._heard_ns > self._lease_ns:
             events.append(Event.LEASE_EXPIRED)
             if self.state is State.PREPARED:
-                self.error = (
-                    f"no word from the controller for {self._lease_ns / 1e9:.1f} s: {self.window} was given up"
-                )
+                self.error = f"no word from the controller for {self._lease_ns / 1e9:.1f} s: {self.window} was given up"
             self.state = transition(self.state, Event.LEASE_EXPIRED)
         return tuple(events)

@@ -1,0 +1,126 @@
+"""What the controller sees of a window while it runs: intervals summed by kind, handed to whoever listens.
+
+Everything here happens between the load's own callbacks, so the work is cut into pieces of some tenths of a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from kabench.core import hlog
+from kabench.core.health import Health
+from kabench.core.histogram import Histogram
+from kabench.core.identity import NULL_TARGET, Kind, Metric, Outcomes
+from kabench.wire.messages import Interval, KindInterval
+
+BACKLOG = 16
+"""Lines that a listener may be behind; then the oldest are dropped."""
+
+
+class Live:
+    """The lines of one window, for any number of listeners.
+
+    Args:
+        window: its name.
+        kinds: each target's kind.
+    """
+
+    def __init__(self, window: str, kinds: Mapping[str, Kind]) -> None:
+        self._window, self._kinds = window, dict(kinds)
+        self._totals = _Sums()
+        self._count = 0
+        self._listeners: set[asyncio.Queue[Interval | None]] = set()
+        self._last: Interval | None = None
+        self._ended = False
+
+    async def interval(self, interval: hlog.Interval) -> None:
+        """Take in a closed interval, and pass it on if anyone listens."""
+        self._count = interval.note.index + 1
+        sums = _Sums()
+        for name, outcomes in interval.note.outcomes.items():
+            sums.count(self._kinds[name], outcomes)
+        for (name, metric), histogram in interval.histograms.items():
+            if metric is Metric.RESPONSE:
+                sums.response(self._kinds[name], histogram)
+            elif metric is Metric.LAG and name != NULL_TARGET:
+                sums.lag.add(histogram)
+            await asyncio.sleep(0)
+        self._totals.outcomes = _added(self._totals.outcomes, sums.outcomes)
+        for kind, histogram in sums.responses.items():
+            self._totals.response(kind, histogram)
+        self._totals.lag.add(sums.lag)
+        if self._listeners:
+            await asyncio.sleep(0)
+            self._offer(await sums.line(self._window, interval.note.index, interval.note.health))
+
+    async def sealed(self, seal: hlog.Seal) -> None:
+        """The window's last line."""
+        self._totals.outcomes = {}
+        for name, outcomes in seal.totals.items():
+            self._totals.count(self._kinds[name], outcomes)
+        self._last = await self._totals.line(self._window, self._count, seal.health, sealed=True)
+        self._offer(self._last)
+
+    def end(self) -> None:
+        """No line follows; without `sealed` before it, the listeners see the stream end without its last line."""
+        self._ended = True
+        self._offer(None)
+
+    async def lines(self, silence_s: float) -> AsyncIterator[Interval | None]:
+        """The lines from now on; the last one alone if the window is over. None after each `silence_s` without one."""
+        queue: asyncio.Queue[Interval | None] = asyncio.Queue(BACKLOG)
+        if self._ended:
+            if self._last is not None:
+                yield self._last
+            return
+        self._listeners.add(queue)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(silence_s):
+                        line = await queue.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if line is None:
+                    return
+                yield line
+        finally:
+            self._listeners.discard(queue)
+
+    def _offer(self, line: Interval | None) -> None:
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(line)
+
+
+class _Sums:
+    """Sums over targets, by kind."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcomes] = {}
+        self.responses: dict[str, Histogram] = {}
+        self.lag = Histogram()
+
+    def count(self, kind: str, outcomes: Outcomes) -> None:
+        """Add a target's outcomes."""
+        self.outcomes[kind] = self.outcomes.get(kind, Outcomes()) + outcomes
+
+    def response(self, kind: str, histogram: Histogram) -> None:
+        """Add a target's response times."""
+        self.responses.setdefault(kind, Histogram()).add(histogram)
+
+    async def line(self, window: str, index: int, health: Health, *, sealed: bool = False) -> Interval:
+        """The message; encoding a histogram takes 0.2 ms, so there is a break after each."""
+        kinds = {}
+        for kind, outcomes in sorted(self.outcomes.items()):
+            response = self.responses.get(kind)
+            kinds[str(kind)] = KindInterval(outcomes, response.encode() if response else "")
+            await asyncio.sleep(0)
+        return Interval(window, index, kinds, health, self.lag.quantile_ns(0.99), sealed)
+
+
+def _added(one: Mapping[str, Outcomes], other: Mapping[str, Outcomes]) -> dict[str, Outcomes]:
+    return {kind: one.get(kind, Outcomes()) + other.get(kind, Outcomes()) for kind in {**one, **other}}
