@@ -113,12 +113,13 @@ def _cover(sizes: Sequence[int], wanted: int) -> tuple[int, ...]:
     return reached[min(total for total in reached if total >= wanted)]
 
 
-def quick(scenario: Scenario) -> Scenario:
-    """The first two phases, in as many blocks as a comparison needs, within four minutes."""
+def quick(scenario: Scenario, *, all_phases: bool = False) -> Scenario:
+    """The first two phases (or all), in as many blocks as a comparison needs; two are done within four minutes."""
     timing = scenario.timing.model_copy(
         update={"window_s": QUICK_WINDOW_S, "warm_up_s": QUICK_WARM_UP_S, "budget_s": QUICK_BUDGET_S}
     )
-    update = {"phases": scenario.phases[:2], "blocks": QUICK_BLOCKS, "timing": timing}
+    phases = scenario.phases if all_phases else scenario.phases[:2]
+    update = {"phases": phases, "blocks": QUICK_BLOCKS, "timing": timing}
     return scenario.model_copy(update=update)
 
 

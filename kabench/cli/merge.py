@@ -1,0 +1,56 @@
+"""`kabench merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Runs' folders, agents' logs, or folders with any of them.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where merged.json, merged.hlog and the .hgrm go. [the only path, or .]"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")
+    ] = False,
+    allow_different: Annotated[
+        bool, typer.Option("--allow-different", help="Also add up runs of different scenarios.")
+    ] = False,
+) -> None:
+    """Add up all logs in PATHS without loss, each window once, per phase and kind of target."""
+    import msgspec
+    from rich.console import Console
+
+    from kabench.errors import LogError
+    from kabench.report.tables import print_summary
+    from kabench.store import merge_paths
+
+    report = merge_paths(paths, out or _beside(paths), allow_different)
+    errors = Console(stderr=True)
+    for corrupt in report.corrupt:
+        errors.print(
+            f"corrupt: {corrupt.path}: {corrupt.reason}", highlight=False, markup=False, soft_wrap=True
+        )
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report.summary), indent=2))
+    else:
+        console = Console()
+        print_summary(console, report.summary)
+        counted = f"{report.windows} agents' windows counted, {report.ignored} files held nothing new"
+        unjudged = f"; {len(report.unjudged)} logs without a journal are counted" if report.unjudged else ""
+        console.print(counted + unjudged, highlight=False, markup=False)
+        for file in report.files[:2]:
+            console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
+    if report.corrupt:
+        raise typer.Exit(LogError.exit_code)
+
+
+def _beside(paths: list[Path]) -> Path:
+    """The folder that was given, if it is one only; else this one."""
+    return paths[0] if len(paths) == 1 and paths[0].is_dir() else Path()

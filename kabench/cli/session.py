@@ -1,0 +1,264 @@
+"""What `kabench run` does once its flags are read: choose the parts, run, print, draw."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from kabench.backends.base import Backend
+from kabench.cli.sources import load_source, seconds
+from kabench.clock import SystemClock
+from kabench.controller.observer import Observer
+from kabench.controller.run import run_benchmark
+from kabench.core.journal import RunStarted
+from kabench.core.plan import describe_plan, fit_duration, quick
+from kabench.core.result import RunResult
+from kabench.core.scenario import override
+from kabench.core.spec import Scenario
+from kabench.errors import AgentError, KabenchError, MeasurementError, SpecError
+from kabench.report.as_json import run_summary
+from kabench.report.tables import print_result
+from kabench.report.terminal import LiveObserver, PlainObserver
+from kabench.store import RunStore, read_result
+
+INTERRUPTED = 130
+REFRESH_S = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of `kabench run`; None where one was not given."""
+
+    source: str = "seed"
+    agents: int | None = None
+    backend: str = "auto"
+    quick: bool = False
+    duration: str | None = None
+    blocks: int | None = None
+    rate_per_s: float | None = None
+    phases: tuple[str, ...] = ()
+    seed: int | None = None
+    out: Path = Path("results")
+    resume: str | None = None
+    as_json: bool = False
+
+    def scenario(self) -> Scenario:
+        """The scenario that the flags ask for; `--quick` leaves what other flags ask for.
+
+        Raises:
+            SpecError: the scenario or a flag is wrong.
+        """
+        scenario = override(
+            load_source(self.source),
+            agents=self.agents,
+            rate_per_s=self.rate_per_s,
+            phases=self.phases,
+            seed=self.seed,
+        )
+        if self.quick:
+            scenario = quick(scenario, all_phases=bool(self.phases))
+        scenario = override(scenario, blocks=self.blocks)
+        if self.duration is None:
+            return scenario
+        if self.blocks is not None:
+            raise SpecError("--duration and --blocks: give one of them, since --duration chooses the blocks")
+        return fit_duration(scenario, seconds(self.duration))
+
+    @property
+    def changes(self) -> bool:
+        """Whether a flag asks for another scenario than the one of the run that is resumed."""
+        given = (self.agents, self.duration, self.blocks, self.rate_per_s, self.seed)
+        return (
+            self.source != "seed" or self.quick or bool(self.phases) or any(one is not None for one in given)
+        )
+
+
+def execute(request: Request) -> int:
+    """Run, print and draw; returns the exit code.
+
+    Raises:
+        KabenchError: the run could not be done, or not to its end.
+    """
+    store, scenario, backend = _resumed(request) if request.resume else _begun(request)
+    with store:
+        # with --json, stdout is for the result alone
+        told = Console(stderr=request.as_json, soft_wrap=request.as_json)
+        try:
+            result = _watched(request, scenario, backend, store, told)
+            code = exit_code(result)
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            told.print(
+                f"interrupted; what was measured is in {store.folder}", highlight=False, soft_wrap=True
+            )
+            code = INTERRUPTED
+            found = _partial(store)
+            if found is None:
+                return code
+            result = found
+        except KabenchError as error:
+            if _partial(store) is None:
+                raise
+            raise type(error)(f"{error}\nwhat was measured is in {store.folder}") from error
+        _tell(request, result, store.folder)
+    return code
+
+
+def _begun(request: Request) -> tuple[RunStore, Scenario, Backend]:
+    """A new run."""
+    scenario, backend = request.scenario(), choose_backend(request.backend)
+    return RunStore.create(request.out, new_run_id()), scenario, backend
+
+
+def _resumed(request: Request) -> tuple[RunStore, Scenario, Backend]:
+    """An earlier run, which goes on as it was planned."""
+    assert request.resume is not None
+    if request.changes:
+        raise SpecError("--resume: a run goes on with its own scenario; leave out what would change it")
+    named = Path(request.resume)
+    folder = named if named.is_dir() else request.out / request.resume
+    if not folder.is_dir():
+        raise SpecError(f"--resume {request.resume}: no such run in {request.out}")
+    store = RunStore.open(folder)
+    try:
+        opening = store.journal()[0]
+        assert isinstance(opening, RunStarted), "the store checks it"
+        return store, Scenario.model_validate(opening.scenario), choose_backend(opening.backend)
+    except BaseException:
+        store.close()
+        raise
+
+
+def choose_backend(name: str) -> Backend:
+    """The backend of that name; `auto` is the best one that is there.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
+    from kabench.backends.local import LocalBackend
+
+    makers: dict[str, Callable[[], Backend]] = {"auto": LocalBackend, "local": LocalBackend}
+    if name not in makers:
+        raise SpecError(f"--backend {name}: give one of {', '.join(makers)}")
+    return makers[name]()
+
+
+def new_run_id() -> str:
+    """`20260102-030405-a1b2`: runs sort by their time (UTC), and two of one second differ."""
+    now = datetime.fromtimestamp(SystemClock().realtime_ns() / 1e9, UTC)
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _watched(
+    request: Request, scenario: Scenario, backend: Backend, store: RunStore, told: Console
+) -> RunResult:
+    """Run with whatever view suits where the output goes."""
+    now_ns = SystemClock().monotonic_ns
+    resume = request.resume is not None
+    if told.is_terminal and not request.as_json:
+        live = LiveObserver(scenario, told, now_ns)
+        live.plan(_opening(scenario, backend, store))
+        with live:
+            return asyncio.run(_cancellable(scenario, backend, store, live, resume, live.refresh))
+    plain = PlainObserver(scenario, told, now_ns)
+    plain.plan(_opening(scenario, backend, store))
+    return asyncio.run(_cancellable(scenario, backend, store, plain, resume, None))
+
+
+def _opening(scenario: Scenario, backend: Backend, store: RunStore) -> list[str]:
+    note = f" ({backend.placement_note})" if backend.placement_note else ""
+    return [f"run       {store.run} on the {backend.name} backend{note}", *describe_plan(scenario)]
+
+
+async def _cancellable(
+    scenario: Scenario,
+    backend: Backend,
+    store: RunStore,
+    observer: Observer,
+    resume: bool,
+    refresh: Callable[[], None] | None,
+) -> RunResult:
+    """Run until it ends or a signal cancels it; further signals change nothing, since the clean-up is under way."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    told = False
+
+    def stop() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            observer.stage("stopping")
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+    with _ticking(loop, refresh):
+        return await run_benchmark(scenario, backend, store, observer, resume=resume)
+
+
+@contextlib.contextmanager
+def _ticking(loop: asyncio.AbstractEventLoop, refresh: Callable[[], None] | None) -> Iterator[None]:
+    """Call `refresh` twice a second."""
+    handle: asyncio.TimerHandle | None = None
+
+    def tick() -> None:
+        nonlocal handle
+        assert refresh is not None
+        refresh()
+        handle = loop.call_later(REFRESH_S, tick)
+
+    if refresh is not None:
+        tick()
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.cancel()
+
+
+def _partial(store: RunStore) -> RunResult | None:
+    """What an unfinished run has written, if it came so far."""
+    try:
+        return read_result(store.folder)
+    except KabenchError:
+        return None
+
+
+def _tell(request: Request, result: RunResult, folder: Path) -> None:
+    from kabench.report.charts import draw_all
+
+    if result.rounds:
+        draw_all(result, folder)
+    if request.as_json:
+        summary = msgspec.json.encode(run_summary(result, str(folder)))
+        sys.stdout.write(msgspec.json.format(summary, indent=2).decode() + "\n")
+    else:
+        print_result(Console(), result, folder)
+
+
+def exit_code(result: RunResult) -> int:
+    """0, or 4 where an agent or a target was lost, or 3 where nothing can be compared that was to be."""
+    if any(_lost(result)):
+        return AgentError.exit_code
+    effects = [contrast for contrast in result.comparison.contrasts if contrast.role == "effect"]
+    withheld = [kind.withheld for contrast in effects for kind in contrast.kinds]
+    if not result.comparison.valid_blocks or (effects and all(withheld)):
+        return MeasurementError.exit_code
+    return 0
+
+
+def _lost(result: RunResult) -> Iterator[bool]:
+    for record in result.rounds:
+        yield bool(record.error)
+        yield any(casualty["role"] in ("agent", "target") for casualty in record.casualties)
+        yield any(agent.status != "sealed" for agent in record.agents)

@@ -1,0 +1,139 @@
+"""What a finished run or a merge found, as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kabench.core.result import BlockRecord, Contrast, PlacementAccuracy, RunResult
+from kabench.report.units import ms, per_cent
+
+QUANTILES = ("p50", "p90", "p99", "p99.9", "max")
+
+
+def print_result(console: Console, result: RunResult, folder: Path) -> None:
+    """Everything of a run that fits into a terminal; `folder` is where the rest is."""
+    print_summary(console, result.summary)
+    comparison = result.comparison
+    if comparison.contrasts:
+        console.print(_contrasts(comparison.contrasts))
+    if comparison.accuracy:
+        console.print(_placements(comparison.accuracy, result.placement_note))
+    print_void(console, result.blocks)
+    console.print()
+    _say(console, comparison.headline, "bold")
+    for verdict in comparison.verdicts:
+        _say(console, verdict.sentence)
+    for note in comparison.notes:
+        _say(console, note, "dim")
+    if result.status != "finished":
+        _say(console, f"The run was {result.status}; this is what was measured until then.", "yellow")
+    _say(console, f"files     {folder}")
+
+
+def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
+    """The figures of `kabench merge`: per phase and kind, void ones apart."""
+    phases, void = summary.get("phases", {}), summary.get("void", {})
+    if phases:
+        console.print(_requests(phases, "requests"))
+        console.print(_times(phases))
+    else:
+        _say(console, "Nothing that stands was measured.", "yellow")
+    if void:
+        console.print(_requests(void, "requests in void blocks"))
+
+
+def print_void(console: Console, blocks: Sequence[BlockRecord]) -> None:
+    """The void blocks, a line a reason."""
+    void = [block for block in blocks if not block.valid]
+    if not void:
+        return
+    table = _table(f"void blocks ({len(void)} of {len(blocks)})")
+    for title in ("block", "phase", "reason", "detail"):
+        table.add_column(title, overflow="fold")
+    for block in void:
+        for reason in block.void:
+            table.add_row(str(block.block), reason.phase or "all", reason.code, Text(reason.detail))
+    console.print(table)
+
+
+def _requests(phases: Mapping[str, Any], title: str) -> Table:
+    table = _table(title)
+    table.add_column("phase")
+    table.add_column("kind")
+    for name in ("sent", "ok", "error", "timeout", "skipped", "ok/s"):
+        table.add_column(name, justify="right")
+    for phase, kinds in phases.items():
+        for kind, figures in kinds.items():
+            counts = figures["requests"]
+            rate = figures["rate_per_s"]
+            numbers = [f"{counts[name]:,}" for name in ("sent", "ok", "error", "timeout", "skipped")]
+            table.add_row(phase, kind, *numbers, "–" if rate is None else f"{rate:,.0f}")
+    return table
+
+
+def _times(phases: Mapping[str, Any]) -> Table:
+    table = _table("times, ms")
+    for name in ("phase", "kind", "time"):
+        table.add_column(name)
+    for name in QUANTILES:
+        table.add_column(name, justify="right")
+    for phase, kinds in phases.items():
+        for kind, figures in kinds.items():
+            for metric in ("response", "service"):
+                values = figures[f"{metric}_ns"]
+                table.add_row(phase, kind, metric, *(ms(values[name]) for name in QUANTILES))
+    return table
+
+
+def _contrasts(contrasts: Sequence[Contrast]) -> Table:
+    table = _table("p99 response time, quiet nodes' agents, B over A")
+    for title in ("A", "B", "kind"):
+        table.add_column(title)
+    for title in ("blocks", "ratio", "95%", "p"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for contrast in contrasts:
+        for kind in contrast.kinds:
+            interval = "–" if kind.low is None or kind.high is None else f"{kind.low:.2f}–{kind.high:.2f}"
+            p = kind.p_holm if kind.p_holm is not None else kind.p
+            table.add_row(
+                contrast.a,
+                contrast.b,
+                kind.kind,
+                str(len(kind.blocks)),
+                "–" if kind.ratio is None else f"{kind.ratio:.2f}",
+                interval,
+                "–" if p is None else f"{p:.3f}",
+            )
+    return table
+
+
+def _placements(accuracy: Sequence[PlacementAccuracy], note: str) -> Table:
+    table = _table("where targets were placed" + (f" ({note})" if note else ""))
+    table.add_column("phase")
+    for title in ("placed", "noisy", "shared", "quiet", "noisy by chance"):
+        table.add_column(title, justify="right")
+    for phase in accuracy:
+        shares = [per_cent(n / phase.placed if phase.placed else None) for n in _counts(phase)]
+        table.add_row(phase.phase, str(phase.placed), *shares, per_cent(phase.chance_noisy))
+    return table
+
+
+def _counts(phase: PlacementAccuracy) -> tuple[int, int, int]:
+    return phase.on_noisy, phase.on_shared, phase.on_quiet
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    if text:
+        console.print(Text(text, style=style))
