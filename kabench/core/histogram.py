@@ -177,6 +177,16 @@ class Histogram:
         weighted: int = sum(count * middle for count, middle in pairs)  # Python's integers do not overflow
         return weighted / self.total
 
+    @property
+    def deviation_ns(self) -> float:
+        """The standard deviation, each value taken as its bucket's middle; 0 when empty."""
+        mean_ns = self.mean_ns
+        if mean_ns is None:
+            return 0.0
+        used = _used(self.counts)
+        squares = (_MIDDLE_OF[used] - mean_ns) ** 2
+        return float(np.sqrt(np.average(squares, weights=self.counts[used])))
+
     def quantile_ns(self, q: float) -> int | None:
         """The value at quantile `q` in 0 … 1, by HdrHistogram's rule; None when empty.
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from hdrh.histogram import HdrHistogram
 
-from kabench.core.histogram import Histogram
 from kabench.core.identity import Metric
 from kabench.core.merge import Corrupt, Merge, summary
 from kabench.core.merged_log import read_merged
 from kabench.errors import LogError, SpecError
 from kabench.store.collect import Found, FoundLog, choose, find, read
 from kabench.store.files import lines_of, write_atomic
-
-NS_PER_MS = 1_000_000
+from kabench.store.hgrm import percentile_table
 
 
 @dataclass(frozen=True)
@@ -143,18 +139,7 @@ def _write(gathered: Gathered, out: Path) -> list[Path]:
     for (void, phase, kind), totals in sorted(gathered.merge.parts.items()):
         for metric in (Metric.RESPONSE, Metric.SERVICE):
             if not void and metric in totals.histograms:
-                files[f"{phase}.{kind}.{metric}.hgrm"] = percentile_distribution(totals.histograms[metric])
+                files[f"{phase}.{kind}.{metric}.hgrm"] = percentile_table(totals.histograms[metric])
     for name, data in files.items():
         write_atomic(out / name, data)
     return [out / name for name in files]
-
-
-def percentile_distribution(histogram: Histogram) -> bytes:
-    """HdrHistogram's `.hgrm` text, in milliseconds, by the `hdrhistogram` package."""
-    package = HdrHistogram.decode(histogram.encode())
-    text = io.BytesIO()
-    package.output_percentile_distribution(text, NS_PER_MS)
-    # the package scales all but the standard deviation
-    wrong = b"StdDeviation   = %12.3f]" % package.get_stddev()
-    right = b"StdDeviation   = %12.3f]" % (package.get_stddev() / NS_PER_MS)
-    return text.getvalue().replace(wrong, right)
