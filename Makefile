@@ -1,0 +1,93 @@
+# Everything goes into .venv; nothing else on the machine is changed.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CODE := kabench agents tests
+TIERS := unit contracts integration
+REPORTS := .cache/tests
+COVERAGE := --cov --cov-branch --cov-append --cov-report=
+
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(STAMP)  ## set .venv up: locked dependencies, and this project in place
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it, or: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: $(PYTHON) has no venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "setting up $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+.PHONY: bench
+bench: venv  ## the whole benchmark on this machine, within four minutes
+	$(BIN)/kabench run --agents 6 --quick
+
+.PHONY: bench-full
+bench-full: venv  ## the 30-minute run, with its controls
+	$(BIN)/kabench run --agents 6 --duration 30m
+
+.PHONY: test
+test: lint types imports  ## lint, types, imports and all tests, with branch coverage
+	@rm -f .coverage
+	@$(MAKE) --no-print-directory $(TIERS) PYTEST_EXTRA="$(COVERAGE)"
+	@$(BIN)/coverage report --format=total | sed 's/.*/branch coverage: &%/'
+	@for tier in $(TIERS); do \
+		sed -n "s/.*<testsuite [^>]*tests=\"\([0-9]*\)\".*/$$tier: \1 tests/p" $(REPORTS)/$$tier.xml; done
+
+.PHONY: lint
+lint: venv  ## ruff: rules and format
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+.PHONY: types
+types: venv  ## mypy --strict
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: venv  ## the layers, kept by import-linter
+	$(BIN)/lint-imports --cache-dir .cache/import-linter
+
+# pytest fails where a tier has no test
+.PHONY: $(TIERS)
+unit: venv  ## tests of single modules, in virtual time
+contracts: venv  ## one suite for the real thing and its fake
+integration: venv  ## tests with real servers, processes and load
+$(TIERS):
+	@mkdir -p $(REPORTS)
+	$(BIN)/pytest tests/$@ -q --junit-xml=$(REPORTS)/$@.xml $(PYTEST_EXTRA)
+
+.PHONY: cov
+cov: venv  ## what the unit tests and contracts leave uncovered, line by line
+	@rm -f .coverage
+	@$(MAKE) --no-print-directory unit contracts PYTEST_EXTRA="$(COVERAGE)"
+	$(BIN)/coverage report
+
+.PHONY: perf
+perf: venv  ## the engine beside other load generators
+	$(BIN)/pytest tests/perf -q -s
+
+.PHONY: lock
+lock: venv  ## resolve requirements.lock anew, for every platform
+	$(BIN)/uv pip compile pyproject.toml --extra dev --group build --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --quiet --upgrade \
+		--custom-compile-command "make lock" --output-file requirements.lock
+
+.PHONY: dist
+dist: venv  ## build the wheel into dist/
+	$(PIP) wheel --no-deps --no-build-isolation --no-index --wheel-dir dist .
+
+.PHONY: clean
+clean:  ## remove .venv, caches and what was built; results/ stays
+	rm -rf $(VENV) .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
