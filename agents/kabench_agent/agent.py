@@ -156,16 +156,17 @@ class Agent:
 
     async def _run(self, window: Window, start_ns: int) -> None:
         try:
-            await window.run(start_ns)
+            seal = await window.run(start_ns)
+            self._session.sealed(self.clock.monotonic_ns())  # before the last line, which invites to fetch the log
+            await window.live.sealed(seal)
         except Exception as error:
             logger.exception("running %s", window.order.window)
             if window is self._window:
-                self._session.tick(self.clock.monotonic_ns())
                 self._session.fail(f"{window.order.window} failed: {_told(error)}")
-        else:
-            self._session.sealed(self.clock.monotonic_ns())
-            if window.log is not None and window.log.problem:
-                logger.error("%s", window.log.problem)
+        finally:
+            window.live.end()
+        if window.log is not None and window.log.problem:
+            logger.error("%s", window.log.problem)
 
     async def abort(self) -> Status:
         """Give up what is prepared or running; an unsealed log stays held."""

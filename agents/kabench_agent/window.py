@@ -120,7 +120,7 @@ class Window:
         )
         log.append(self._writer.begin(header))
 
-    async def run(self, start_ns: int) -> None:
+    async def run(self, start_ns: int) -> hlog.Seal:
         """Run the engine to its end and seal the log; `begin` comes first.
 
         Cancelling leaves the log unsealed, with every interval that was closed.
@@ -133,11 +133,10 @@ class Window:
                 await self._closed.join()
                 writing.cancel()
             await asyncio.to_thread(self.log.seal, self._writer.seal(seal))
-            await self.live.sealed(seal)
+            return seal
         finally:
             while not self._closed.empty():
                 self.log.append(self._writer.interval(self._closed.get_nowait()))
-            self.live.end()
             await self.close()
 
     async def close(self) -> None:

@@ -176,16 +176,14 @@ class Session:
         self.state, self._start_ns = armed, start_ns
 
     def sealed(self, now_ns: int) -> None:
-        """The window's log is complete. A lease counts from here.
+        """The window's log is complete, whatever our clock says of it. A lease counts from here.
 
         Raises:
             AgentError: no window was under way.
         """
-        self.tick(now_ns)
-        if (
-            self.state is State.RUNNING
-        ):  # sealed by an engine that had nothing to drain, before the window's last tick
-            self.state = transition(self.state, Event.END)
+        for early in (Event.START, Event.END):
+            if early in TABLE[self.state]:
+                self.state = transition(self.state, early)
         self.state = transition(self.state, Event.SEALED)
         self.hear(now_ns)
 

@@ -136,12 +136,14 @@ def test_a_failure_is_kept_until_the_next_order() -> None:
     assert (session.window, session.error) == ("002-a", "")
 
 
-def test_an_engine_that_seals_before_the_windows_end() -> None:
+@pytest.mark.parametrize("now_ns", [2 * S, 4 * S, 14 * S])
+def test_the_engines_word_counts_more_than_the_clock(now_ns: int) -> None:
     session = armed()
-    session.sealed(14 * S)
+    session.tick(now_ns)
+    session.sealed(now_ns)
     assert session.state is State.SEALED
 
 
 def test_sealing_what_never_began_is_refused() -> None:
-    with pytest.raises(AgentError, match="no sealed while armed"):
-        armed().sealed(2 * S)
+    with pytest.raises(AgentError, match="no sealed while prepared"):
+        prepared().sealed(2 * S)
