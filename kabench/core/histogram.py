@@ -15,6 +15,7 @@ import binascii
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,38 @@ def _used(counts: Ints) -> NDArray[np.intp]:
     return np.flatnonzero(counts != 0)
 
 
+class Buckets(NamedTuple):
+    """Only the counts that are not zero: what costs little to decode, look at and add, where thousands pass by.
+
+    Attributes:
+        indices: ascending, into `Histogram.counts`.
+        counts: as many, all above zero.
+    """
+
+    indices: Ints
+    counts: Ints
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self.counts.sum())
+
+    @property
+    def max_ns(self) -> int | None:
+        """The highest bucket's highest value; None when empty."""
+        return int(HIGHEST_OF[self.indices[-1]]) if self.indices.size else None
+
+    def quantiles_ns(self, qs: Iterable[float]) -> list[int | None]:
+        """See `Histogram.quantile_ns`."""
+        wanted = list(qs)
+        if not self.indices.size:
+            return [None for _ in wanted]
+        sums = np.cumsum(self.counts)
+        total = int(sums[-1])
+        at = self.indices[np.searchsorted(sums, [_rank(q, total) for q in wanted])]
+        return [int((HIGHEST_OF if q else LOWEST_OF)[index]) for q, index in zip(wanted, at, strict=True)]
+
+
 class Histogram:
     """Counts of nanoseconds.
 
@@ -134,6 +167,15 @@ class Histogram:
         self.counts += other.counts
         self.clamped += other.clamped
 
+    def add_buckets(self, buckets: Buckets) -> None:
+        """Add counts to these."""
+        self.counts[buckets.indices] += buckets.counts
+
+    def buckets(self) -> Buckets:
+        """The counts in use, copied."""
+        used = _used(self.counts)
+        return Buckets(used, self.counts[used])
+
     def __add__(self, other: Histogram) -> Histogram:
         """A new histogram of both."""
         both = Histogram()
@@ -164,8 +206,7 @@ class Histogram:
     @property
     def max_ns(self) -> int | None:
         """The highest value's bucket's highest value; None when empty; 60.01 s for 60 s."""
-        used = _used(self.counts)
-        return int(HIGHEST_OF[used[-1]]) if used.size else None
+        return self.buckets().max_ns
 
     @property
     def mean_ns(self) -> float | None:
@@ -197,14 +238,7 @@ class Histogram:
 
     def quantiles_ns(self, qs: Iterable[float]) -> list[int | None]:
         """`quantile_ns` of each; the counts are summed up once."""
-        wanted = list(qs)
-        used = _used(self.counts)
-        if not used.size:
-            return [None for _ in wanted]
-        sums = np.cumsum(self.counts[used])
-        total = int(sums[-1])
-        at = used[np.searchsorted(sums, [_rank(q, total) for q in wanted])]
-        return [int((HIGHEST_OF if q else LOWEST_OF)[index]) for q, index in zip(wanted, at, strict=True)]
+        return self.buckets().quantiles_ns(qs)
 
     def supported_quantile_ns(self, q: float, beyond: int = 100) -> int | None:
         """`quantile_ns`, or None when fewer than `beyond` values lie beyond it: too few to speak of it."""
@@ -213,8 +247,8 @@ class Histogram:
 
     def sparse(self) -> tuple[Ints, Ints]:
         """The buckets in use, for curves: (highest value of each in nanoseconds, count), ascending."""
-        used = _used(self.counts)
-        return HIGHEST_OF[used], self.counts[used]
+        used, counts = self.buckets()
+        return HIGHEST_OF[used], counts
 
     def encode(self) -> str:
         """HdrHistogram's V2 compressed form in base64 (`HISTFAAA…`).
@@ -237,8 +271,17 @@ class Histogram:
             LogError: it is corrupt, or of another geometry.
         """
         histogram = cls()
-        _fill(histogram.counts, _payload(text))
+        histogram.add_buckets(decode_buckets(text))
         return histogram
+
+
+def decode_buckets(text: str | bytes) -> Buckets:
+    """Like `Histogram.decode`, a fraction of its cost.
+
+    Raises:
+        LogError: it is corrupt, or of another geometry.
+    """
+    return _from_words(_payload(text))
 
 
 def _rank(q: float, total: int) -> int:
@@ -310,15 +353,17 @@ def _checked_words(inner: bytes) -> bytes:
     return inner[_INNER.size :]
 
 
-def _fill(counts: Ints, payload: bytes) -> None:
-    """Undo `_to_words` into the zeroed `counts`."""
-    if not payload:
-        return
+def _from_words(payload: bytes) -> Buckets:
+    """Undo `_to_words`."""
     octets = np.frombuffer(payload, dtype=np.uint8).astype(np.int64)
+    if not octets.size:
+        return Buckets(octets, octets)
     ends = np.flatnonzero(octets < 0x80)
     if not ends.size or ends[-1] != octets.size - 1:
         raise LogError("a histogram's counts are cut short")
-    starts = np.append(0, ends[:-1] + 1)
+    starts = np.empty_like(ends)
+    starts[0] = 0
+    starts[1:] = ends[:-1] + 1
     lengths = ends - starts + 1
     if lengths.max() > 8:
         raise LogError("a histogram has a count beyond 2**55 - 1")
@@ -330,4 +375,4 @@ def _fill(counts: Ints, payload: bytes) -> None:
         raise LogError(f"a histogram has more than {COUNTS} counts")
     at = np.cumsum(steps) - 1
     full = words > 0
-    counts[at[full]] = words[full]
+    return Buckets(at[full], words[full])

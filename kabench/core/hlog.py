@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kabench.core.health import Health
-from kabench.core.histogram import GEOMETRY, Histogram
+from kabench.core.histogram import GEOMETRY, Buckets, Histogram
 from kabench.core.identity import NAME, Kind, Metric, Outcomes, WindowId
 from kabench.core.logline import (
     INTERVAL_MARK,
@@ -123,6 +123,14 @@ class Interval:
 
     note: IntervalNote
     histograms: dict[tuple[str, Metric], Histogram] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CompactInterval:
+    """An interval as it passes by: its counts in use only."""
+
+    note: IntervalNote
+    histograms: dict[tuple[str, Metric], Buckets]
 
 
 @dataclass(frozen=True)
@@ -235,7 +243,15 @@ class LogReader:
         self._lags: dict[str, int] = dict.fromkeys(self._names, 0)
 
     def __iter__(self) -> Iterator[Interval]:
-        open_: dict[tuple[str, Metric], Histogram] = {}
+        for interval in self.compact():
+            histograms = {key: Histogram() for key in interval.histograms}
+            for key, buckets in interval.histograms.items():
+                histograms[key].add_buckets(buckets)
+            yield Interval(interval.note, histograms)
+
+    def compact(self) -> Iterator[CompactInterval]:
+        """The same, at a fraction of the cost, for who sums up or looks at them."""
+        open_: dict[tuple[str, Metric], Buckets] = {}
         for line in self._lines:
             self._number += 1
             try:
@@ -247,7 +263,7 @@ class LogReader:
                 self.problem = f"line {self._number}: {torn}{error}; {self._index} whole intervals were read"
                 return
             if note is not None:
-                yield Interval(note, open_)
+                yield CompactInterval(note, open_)
                 open_ = {}
         if self.seal is None:
             self.problem = f"unsealed: it ends after {self._index} whole intervals"
@@ -266,7 +282,7 @@ class LogReader:
                 )
         raise LogError("it ends before its header")
 
-    def _line(self, line: bytes, open_: dict[tuple[str, Metric], Histogram]) -> IntervalNote | None:
+    def _line(self, line: bytes, open_: dict[tuple[str, Metric], Buckets]) -> IntervalNote | None:
         """Take in one line; the note if it closes an interval."""
         if line.startswith(SEAL_MARK):
             self.seal = self._checked_seal(line, bool(open_))
@@ -275,17 +291,17 @@ class LogReader:
         if line.startswith(INTERVAL_MARK):
             return self._checked_note(unmarked(INTERVAL_MARK, line, IntervalNote), open_)
         if line != LEGEND and not line.startswith(b"#["):
-            tag, histogram = parse_histogram_line(line)
+            tag, buckets = parse_histogram_line(line)
             name, _, metric = tag.partition(".")
             if name not in self._names or metric not in _METRICS or (name, Metric(metric)) in open_:
                 raise LogError(f"the tag {tag!r} belongs to no target of the header, or stands twice")
-            open_[name, Metric(metric)] = histogram
+            open_[name, Metric(metric)] = buckets
         return None
 
-    def _checked_note(self, note: IntervalNote, open_: dict[tuple[str, Metric], Histogram]) -> IntervalNote:
+    def _checked_note(self, note: IntervalNote, open_: dict[tuple[str, Metric], Buckets]) -> IntervalNote:
         if note.index != self._index:
             raise LogError(f"interval {note.index} stands where {self._index} should")
-        totals = {key: histogram.total for key, histogram in open_.items()}
+        totals = {key: buckets.total for key, buckets in open_.items()}
         if not set(note.outcomes) <= self._names:
             raise LogError(f"interval {note.index} counts for a target that is not in the header")
         for name in self._names:
@@ -311,7 +327,7 @@ class LogReader:
         for target in self.header.targets:
             total = seal.totals[target.name]
             whole = msgspec.structs.replace(self._sums[target.name], planned=target.planned)
-            if total != whole or not total.reconciled:
+            if _bare(total) != _bare(whole) or not total.reconciled:
                 raise LogError(
                     f"{target.name}: counts do not reconcile: sealed {total}, intervals hold {whole}"
                 )
@@ -343,10 +359,10 @@ def read_totals(lines: Iterable[bytes]) -> WindowTotals:
         LogError: there is no header of ours that can be read.
     """
     reader = LogReader(lines)
-    return sum_up(reader, reader)
+    return sum_up(reader, reader.compact())
 
 
-def sum_up(reader: LogReader, intervals: Iterable[Interval]) -> WindowTotals:
+def sum_up(reader: LogReader, intervals: Iterable[CompactInterval]) -> WindowTotals:
     """Like `read_totals`, where the caller looks at the intervals of `reader` as they pass."""
     targets = {target.name: TargetTotals(target) for target in reader.header.targets}
     notes: list[IntervalNote] = []
@@ -354,8 +370,11 @@ def sum_up(reader: LogReader, intervals: Iterable[Interval]) -> WindowTotals:
         notes.append(msgspec.structs.replace(interval.note, outcomes={}))
         for name, outcomes in interval.note.outcomes.items():
             targets[name].outcomes += outcomes
-        for (name, metric), histogram in interval.histograms.items():
-            targets[name].histograms.setdefault(metric, Histogram()).add(histogram)
+        for (name, metric), buckets in interval.histograms.items():
+            held_so_far = targets[name].histograms
+            if metric not in held_so_far:
+                held_so_far[metric] = Histogram()
+            held_so_far[metric].add_buckets(buckets)
     for name, totals in targets.items():
         held = totals.outcomes
         planned = reader.seal.totals[name].planned if reader.seal else held.sent + held.skipped
@@ -383,6 +402,11 @@ def sum_health(notes: Iterable[IntervalNote]) -> Health:
 
 
 _METRICS = {str(metric) for metric in Metric}
+
+
+def _bare(outcomes: Outcomes) -> Outcomes:
+    """Without the classes of errors that never came."""
+    return msgspec.structs.replace(outcomes, errors={name: n for name, n in outcomes.errors.items() if n})
 
 
 def _flaw(outcomes: Outcomes, totals: dict[Metric, int]) -> str:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from kabench.core.histogram import Histogram
+from kabench.core.histogram import Buckets, Histogram, decode_buckets
 from kabench.errors import LogError
 
 LEGEND = b'"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"\n'
@@ -56,7 +56,7 @@ def unmarked(mark: bytes, line: bytes, kind: type[Struct]) -> Struct:
         raise LogError(f"{mark.decode().strip()} does not read: {error}") from error
 
 
-def parse_histogram_line(line: bytes) -> tuple[str, Histogram]:
+def parse_histogram_line(line: bytes) -> tuple[str, Buckets]:
     """The tag and the histogram of a `Tag=` line.
 
     Raises:
@@ -70,4 +70,4 @@ def parse_histogram_line(line: bytes) -> tuple[str, Histogram]:
         _ = [float(number) for number in fields[1:4]]
     except ValueError as error:
         raise LogError(f"a histogram's line does not read: {error}") from error
-    return tag, Histogram.decode(fields[4])
+    return tag, decode_buckets(fields[4])

@@ -52,7 +52,9 @@ class Totals:
         """Add to these; the arguments are left as they are."""
         self.outcomes += outcomes
         for metric, histogram in histograms.items():
-            self.histograms.setdefault(metric, Histogram()).add(histogram)
+            if metric not in self.histograms:
+                self.histograms[metric] = Histogram()
+            self.histograms[metric].add(histogram)
         for window, length_ns in windows.items():
             self.windows[window] = max(self.windows.get(window, 0), length_ns)
 

@@ -143,8 +143,8 @@ def read_merged(lines: Iterable[bytes]) -> tuple[MergedHeader, dict[Key, Histogr
         if line.startswith(MERGED_MARK):
             header = unmarked(MERGED_MARK, line, MergedHeader)
         elif line.startswith(b"Tag="):
-            tag, histogram = parse_histogram_line(line)
-            histograms[key_of(tag)] = histogram
+            tag, buckets = parse_histogram_line(line)
+            histograms.setdefault(key_of(tag), Histogram()).add_buckets(buckets)
     if header is None or seal is None:
         raise LogError("a merged log that is cut; merge the logs it was made of again")
     if seal.sha256 != digest.hexdigest():
