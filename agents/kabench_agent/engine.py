@@ -1,0 +1,353 @@
+"""The open-loop engine: sends what is due when it is due, whatever the targets do, and keeps what became of it.
+
+`Engine` is driven by its pacer's wake-ups and its transport's callbacks, both synchronous; only folding intervals and
+waiting are in its coroutines. With a manual clock, a fake pacer and a fake transport it runs in virtual time, exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+from kabench.clock import Clock
+from kabench.core.hlog import Interval, IntervalNote, Seal, sum_health
+from kabench.core.identity import NULL_TARGET, Outcomes
+from kabench.core.schedule import Stream, compute
+from kabench.errors import AgentError
+from kabench.wire.messages import Prepare, RedisLoad, Target
+from kabench_agent.drivers import AsyncioTransport, Pool, Transport
+from kabench_agent.flights import NEVER, Flights
+from kabench_agent.pacing import Pacer
+from kabench_agent.protocols.base import Codec, Verdict
+from kabench_agent.protocols.http1 import HttpCodec
+from kabench_agent.protocols.null import NullCodec
+from kabench_agent.protocols.resp import RespCodec
+from kabench_agent.recorder import Recorder
+from kabench_agent.vitals import SystemVitals, Vitals
+
+Sink = Callable[[Interval], None]
+
+
+class Engine:
+    """One window, from connections to its seal. Call `connect`, `run` and, whatever happened, `close`.
+
+    Args:
+        prepare: what to drive; its schedule is computed here.
+        clock: the clock that `start_ns`, the pacer and all instants are on.
+        pacer: wakes the engine; started by `connect`, stopped by `close`.
+        null: where the null echo listens; None leaves it out.
+        sink: called with every interval soon after it has closed, in order.
+        transport: makes connections; the running loop's by default.
+        vitals: what health is computed from; this process's by default.
+
+    Attributes:
+        planned: by target (the null echo included), how many requests are due in the window.
+
+    Raises:
+        AgentError: `prepare` asks for what cannot be.
+    """
+
+    def __init__(
+        self,
+        prepare: Prepare,
+        *,
+        clock: Clock,
+        pacer: Pacer,
+        null: tuple[str, int] | None,
+        sink: Sink,
+        transport: Transport | None = None,
+        vitals: Vitals | None = None,
+    ) -> None:
+        self._order = prepare
+        self._clock = clock
+        self._pacer = pacer
+        self._sink = sink
+        self._transport = transport or AsyncioTransport(prepare.timeout_ns)
+        self._vitals = vitals or SystemVitals()
+        drives_null = null is not None and prepare.null_rate_per_s > 0
+        streams = [_stream(target) for target in prepare.targets]
+        if drives_null:
+            streams.append(Stream(NULL_TARGET, prepare.null_rate_per_s))
+        self._names = [stream.name for stream in streams]
+        try:
+            _check(prepare)
+            self._schedule = compute(
+                prepare.seed,
+                prepare.arrivals,
+                streams,
+                warm_up_ns=prepare.warm_up_ns,
+                window_ns=prepare.window_ns,
+            )
+            self._pools = [
+                self._pool(target.host, target.port, _codec(target), target.connections, target.pipeline)
+                for target in prepare.targets
+            ]
+        except ValueError as error:
+            raise AgentError(f"this window cannot be driven: {error}") from error
+        if null is not None and drives_null:
+            self._pools.append(self._pool(*null, NullCodec(), 1, 1))
+        self._unbounded = len(prepare.targets) if drives_null else NEVER
+        self.planned = self._schedule.planned
+        self._flights: Flights | None = None
+        self._recorder: Recorder
+        self._news = asyncio.Event()
+        self._connect_until_ns: int | None = None
+        self._skew_ns: int | None = None
+        self._start_ns = 0
+        self._oldest = 0  # no request before this index is under way
+        self._ticking = False
+        self._ended = False
+        self._failure: Exception | None = None
+
+    def _pool(self, host: str, port: int, codec: Codec, size: int, pipeline: int) -> Pool:
+        return Pool(
+            host,
+            port,
+            codec,
+            size=size,
+            pipeline=pipeline,
+            clock=self._clock,
+            transport=self._transport,
+            landing=self,
+        )
+
+    async def connect(self, deadline_ns: int) -> None:
+        """Open all connections, and keep them open from now on.
+
+        Args:
+            deadline_ns: when to give up, on the monotonic clock.
+
+        Raises:
+            AgentError: a target did not take all its connections in time, or `abort` was called.
+        """
+        self._connect_until_ns = deadline_ns
+        self._pacer.start(self._tick)
+        self.settle()
+        try:
+            while not all(pool.full for pool in self._pools):
+                self._raise_failure()
+                for name, pool in zip(self._names, self._pools, strict=True):
+                    if not pool.full and self._clock.monotonic_ns() >= deadline_ns:
+                        raise AgentError(
+                            f"no connection to target {name}: {pool.last_failure or 'no answer in time'}"
+                        )
+                await self._news.wait()
+                self._news.clear()
+        finally:
+            self._connect_until_ns = None
+
+    async def run(self, start_ns: int) -> Seal:
+        """Warm up, measure from `start_ns` on, and drain; returns when nothing is in flight and all went to the sink.
+
+        The seal has no digest yet. Requests whose instant has passed already are sent at once: their lag shows it.
+
+        Raises:
+            AgentError: `abort` was called.
+        """
+        order = self._order
+        self._start_ns = start_ns
+        flights = Flights(self._schedule, start_ns, self._unbounded)
+        self._recorder = Recorder(
+            flights,
+            self._names,
+            start_ns=start_ns,
+            window_ns=order.window_ns,
+            interval_ns=order.interval_ns,
+            timeout_ns=order.timeout_ns,
+            vitals=self._vitals,
+            on_closed=self._news.set,
+        )
+        for pool in self._pools:
+            pool.flights = flights
+        notes: list[IntervalNote] = []
+        totals = {name: Outcomes(planned=planned) for name, planned in self.planned.items()}
+        with _collector_off():
+            self._flights = flights
+            self._arm()
+            while not (self._ended and not self._recorder.closed):
+                await self._news.wait()
+                self._news.clear()
+                self._raise_failure()
+                async for interval in self._folded():
+                    for name, outcomes in interval.note.outcomes.items():
+                        totals[name] += outcomes
+                    notes.append(interval.note)
+                    self._sink(interval)
+        return Seal(len(notes), totals, sum_health(notes), self._skew_ns or 0)
+
+    def abort(self) -> None:
+        """End `connect` or `run` early, with an error; what is not with the sink by then is lost."""
+        self._fail(AgentError("the window was aborted"))
+
+    async def close(self) -> None:
+        """Close everything. Idempotent."""
+        self._ended = True
+        self._pacer.stop()
+        for pool in self._pools:
+            pool.close()
+        await self._transport.close()
+
+    async def _folded(self) -> AsyncIterator[Interval]:
+        """Closed intervals, while the loop turns between the steps of folding them."""
+        while self._recorder.closed:
+            for interval in self._recorder.fold(self._recorder.closed.popleft()):
+                if interval is not None:
+                    yield interval
+                await asyncio.sleep(0)
+
+    # What the pools call.
+
+    def land(self, index: int, at_ns: int, verdict: Verdict) -> None:
+        """Request `index` was over at `at_ns`."""
+        assert self._flights is not None
+        self._recorder.add(index, at_ns, verdict)  # first: it asks whether anything is under way still
+        self._flights.land(index)
+
+    def reconnected(self) -> None:
+        """A connection was made anew."""
+        if self._flights is not None:
+            self._recorder.reconnects += 1
+
+    def settle(self) -> None:
+        """See to missing connections, to the end, and to the next wake-up."""
+        if self._ticking or self._ended:
+            return
+        now_ns = self._clock.monotonic_ns()
+        for pool in self._pools:
+            pool.maintain(now_ns)
+        if self._connect_until_ns is not None:
+            self._news.set()
+        if self._flights is not None and self._flights.over and now_ns >= self._end_ns:
+            self._recorder.finish(now_ns)
+            self._ended = True
+            self._pacer.stop()
+            self._news.set()
+        else:
+            self._arm()
+
+    # What the pacer calls.
+
+    def _tick(self) -> None:
+        """Everything that is due by now."""
+        if self._ended:
+            return
+        now_ns = self._clock.monotonic_ns()
+        self._ticking = True
+        try:
+            if self._flights is not None:
+                if self._skew_ns is None and now_ns >= self._begin_ns:
+                    self._skew_ns = now_ns - self._begin_ns
+                self._recorder.roll(now_ns)
+                self._expire(self._flights, now_ns)
+                self._issue(self._flights, now_ns)
+        except Exception as error:  # nothing above a callback could tell the one who awaits `run`
+            self._fail(error)
+        finally:
+            self._ticking = False
+        self.settle()
+
+    def _expire(self, flights: Flights, now_ns: int) -> None:
+        """Time out what was issued a time-out ago: the oldest first, since requests are issued in the schedule's order."""
+        issued_by_ns = now_ns - self._order.timeout_ns
+        stuck: set[int] = set()
+        while (index := flights.first_open(self._oldest)) is not None:
+            self._oldest = index
+            if flights.issued_ns[index] > issued_by_ns:
+                break
+            if flights.sent_ns[index] != NEVER:
+                stuck.add(flights.target[index])
+            self.land(index, now_ns, Verdict.TIMEOUT)
+        for target in stuck:  # last: what else timed out on a connection is not for its closing to judge
+            self._pools[target].drop_stuck()
+
+    def _issue(self, flights: Flights, until_ns: int) -> None:
+        """Send what was due by `until_ns`; what became due meanwhile waits a turn, so that replies are read in between."""
+        clock_ns = self._clock.monotonic_ns
+        due_ns, targets, issued_at_ns = flights.due_ns, flights.target, flights.issued_ns
+        bound, count = self._order.max_in_flight, len(flights)
+        index = flights.issued
+        while index < count and due_ns[index] <= until_ns:
+            now_ns = issued_at_ns[index] = clock_ns()
+            target = targets[index]
+            flights.issued = index + 1
+            flights.take_off(index, target)
+            if flights.bounded > bound and target != self._unbounded:
+                self.land(index, now_ns, Verdict.SKIPPED)
+            else:
+                self._pools[target].dispatch(index, now_ns)
+            index += 1
+
+    def _arm(self) -> None:
+        """Have the pacer wake us for whatever is next."""
+        at_ns = [due for pool in self._pools if (due := pool.next_attempt_ns) is not None]
+        if self._connect_until_ns is not None:
+            at_ns.append(self._connect_until_ns)
+        flights = self._flights
+        if flights is not None:
+            at_ns.append(self._begin_ns if self._skew_ns is None else self._recorder.next_ns)
+            if flights.issued < len(flights):
+                at_ns.append(flights.due_ns[flights.issued])
+            oldest = flights.first_open(self._oldest)
+            if oldest is not None:
+                self._oldest = oldest
+                at_ns.append(flights.issued_ns[oldest] + self._order.timeout_ns)
+        if at_ns:
+            self._pacer.arm(min(at_ns))
+
+    @property
+    def _begin_ns(self) -> int:
+        return self._start_ns - self._order.warm_up_ns
+
+    @property
+    def _end_ns(self) -> int:
+        return self._start_ns + self._order.window_ns
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._news.set()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """No collection while driving: a full one would look like the targets' own tail."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_on:
+            gc.enable()
+
+
+def _stream(target: Target) -> Stream:
+    load = target.load
+    if isinstance(load, RedisLoad):
+        return Stream(target.name, target.rate_per_s, load.keys, load.get_ratio)
+    return Stream(target.name, target.rate_per_s)
+
+
+def _codec(target: Target) -> Codec:
+    load = target.load
+    if isinstance(load, RedisLoad):
+        return RespCodec(load.keys, load.value_bytes)
+    return HttpCodec(target.host, target.port, load.path, load.body_bytes)
+
+
+def _check(prepare: Prepare) -> None:
+    """Raises ValueError on what would never end, or never start."""
+    if min(prepare.timeout_ns, prepare.interval_ns, prepare.window_ns, prepare.max_in_flight) <= 0:
+        raise ValueError("time-out, interval, window and most in flight must be positive")
+    for target in prepare.targets:
+        if min(target.connections, target.pipeline) < 1:
+            raise ValueError(f"{target.name} needs at least one connection, and one request on it")
+        if isinstance(target.load, RedisLoad) and target.load.keys < 1:
+            raise ValueError(f"{target.name} needs at least one key")
