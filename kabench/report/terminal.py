@@ -53,7 +53,7 @@ class TerminalObserver:
     def plan(self, lines: Sequence[str]) -> None:
         """Print the plan."""
         for line in lines:
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def stage(self, text: str) -> None:
         """The step that begins."""
@@ -208,9 +208,10 @@ class LiveObserver(TerminalObserver):
         reserve = " (reserve)" if self.reserve else ""
         where = f"block {self.block} of {self.total}{reserve} · {self.phase} ({self.round} of {self.rounds})"
         head.add_row(Text(where if self.block else "starting"), Text(self.stage_now, style="cyan"))
-        share = self.pace.share(now)
+        bar = Table.grid(expand=True)  # a bar ends no line of its own
+        bar.add_row(ProgressBar(total=1.0, completed=self.pace.share(now)))
         noise = short_list(list(self.noise_nodes), 4) or "none"
-        return [head, ProgressBar(total=1.0, completed=share), _line(f"noise on {noise}", "dim")]
+        return [head, bar, _line(f"noise on {noise}", "dim")]
 
     def _load(self) -> list[RenderableType]:
         outcomes, tally = self.tally.outcomes, self.tally

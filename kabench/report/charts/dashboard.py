@@ -1,0 +1,143 @@
+"""`dashboard.png`: the run on one page, the answer first, then what it rests on."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kabench.analysis.verdicts import noise_work
+from kabench.report.charts import distribution, p99, placement, style
+from kabench.report.charts.facts import CLAIM_SOURCE, Facts
+
+LINE_PX = 22
+
+
+def draw(facts: Facts) -> Figure:
+    """Headline, p99 of each kind with placements, curves, instrument, and what a reader must know."""
+    lines = _notes(facts)
+    fig = style.figure(1600, 1290 + LINE_PX * len(lines))
+    grid = fig.add_gridspec(4, 6, height_ratios=[0.42, 1.6, 1.25, 0.06 + 0.075 * len(lines)])
+    _headline(fig.add_subplot(grid[0, :]), facts)
+    if facts.nothing:
+        style.empty(fig.add_subplot(grid[1, :4]), *facts.nothing)
+        style.empty(fig.add_subplot(grid[2, :4]), "", "")
+    width = 4 // max(1, len(facts.kinds))
+    for index, kind in enumerate(facts.kinds):
+        columns = slice(index * width, (index + 1) * width)
+        p99.panel(fig.add_subplot(grid[1, columns]), facts, kind, compact=True)
+        curve = fig.add_subplot(grid[2, columns])
+        distribution.panel(curve, facts, kind)
+        curve.set_title(f"{kind.kind}: by percentile (dotted: service time)", loc="left", fontsize=14)
+    where = fig.add_subplot(grid[1, 4:])
+    placement.panel(where, facts, compact=True)
+    where.set_title("Where targets were put\n", loc="left", fontsize=15, pad=10)
+    side = grid[2, 4:].subgridspec(2, 1)
+    _lag(fig.add_subplot(side[0]), facts)
+    _noise(fig.add_subplot(side[1]), facts)
+    _text(fig.add_subplot(grid[3, :]), lines)
+    return fig
+
+
+def _headline(ax: Axes, facts: Facts) -> None:
+    style.bare(ax)
+    text = style.wrap(facts.result.comparison.headline, 84)
+    style.free(
+        ax.text(
+            0,
+            1,
+            text,
+            fontsize=23 if text.count("\n") < 3 else 19,
+            fontweight="bold",
+            va="top",
+            linespacing=1.25,
+        )
+    )
+    style.free(ax.text(0, 0, facts.basis, fontsize=13, color=style.MUTED, va="bottom"))
+
+
+def _lag(ax: Axes, facts: Facts) -> None:
+    """Each quiet agent's lag p99 and null echo p99 in each valid window, against the gate."""
+    valid = {block.block: block.roles for block in facts.result.blocks if block.valid}
+    gate_ms = float(facts.result.scenario["gates"]["quiet_lag_p99_ms"])
+    rows: dict[str, list[float]] = {"lag p99": [], "null echo p99": []}
+    for record in facts.result.rounds:
+        for agent in record.agents:
+            if valid.get(record.block, {}).get(agent.agent) != "quiet":
+                continue
+            if agent.lag_p99_ns is not None:
+                rows["lag p99"].append(agent.lag_p99_ns / 1e6)
+            if agent.null_p99_ns is not None:
+                rows["null echo p99"].append(agent.null_p99_ns / 1e6)
+    ax.set_title("The instrument: quiet agents", loc="left", fontsize=14)
+    for row, values in enumerate(rows.values()):
+        ax.scatter(
+            values, [row] * len(values), marker="|", s=240, color=style.INK, alpha=0.55, linewidths=1.2
+        )
+    ax.axvline(gate_ms, color=style.SLO, linestyle=(0, (5, 3)))
+    style.free(
+        ax.annotate(
+            f"gate on lag {gate_ms:g} ms",
+            (gate_ms, 0.5),
+            (-4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=11,
+            color=style.SLO,
+        )
+    )
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=12)
+    ax.set_ylim(1.6, -0.6)
+    ax.set_xlim(0, max([gate_ms, *rows["lag p99"], *rows["null echo p99"]]) * 1.1)
+    ax.tick_params(axis="both", labelsize=11)
+    ax.set_xlabel("ms, one mark an agent and window", fontsize=11)
+    ax.grid(axis="x")
+
+
+def _noise(ax: Axes, facts: Facts) -> None:
+    """The noise's own work per phase: a win that starves the batch work is none."""
+    valid = [block for block in facts.result.blocks if block.valid]
+    work = noise_work(valid, facts.result.rounds)
+    stressors = sorted({stressor for _, stressor in work})
+    ax.set_title("The noise's own work, by phase", loc="left", fontsize=14)
+    if not work:
+        style.bare(ax)
+        style.free(ax.text(0, 0.5, "no noise, or its work is unknown", color=style.MUTED, fontsize=12))
+        return
+    first = facts.phases[0]
+    height = 0.8 / len(facts.phases)
+    for index, phase in enumerate(facts.phases):
+        look = style.phase_style(index)
+        for row, stressor in enumerate(stressors):
+            base = work.get((first, stressor))
+            if base and (phase, stressor) in work:
+                share = work[phase, stressor] / base
+                y = row - 0.4 + height * (index + 0.5)
+                ax.plot([0, share], [y, y], color=look.color, linewidth=1.5)
+                ax.scatter([share], [y], marker=look.marker, color=look.color, s=42, zorder=3)
+    ax.axvline(1, color=style.FAINT, zorder=0)
+    ax.set_yticks(range(len(stressors)), stressors, fontsize=12)
+    ax.set_ylim(len(stressors) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    ax.tick_params(axis="both", labelsize=11)
+    ax.set_xlabel(f"operations per second, {first} = 1", fontsize=11)
+
+
+def _notes(facts: Facts) -> list[str]:
+    found = [f"•  {note}" for note in facts.result.comparison.notes]
+    for block in facts.result.blocks:
+        if block.void:
+            reasons = "; ".join(f"{reason.phase or 'all'}: {reason.detail}" for reason in block.void[:2])
+            more = f" (and {len(block.void) - 2} more)" if len(block.void) > 2 else ""
+            found.append(f"×  block {block.block} void: {reasons}{more}")
+    if len(found) > 14:
+        found = [*found[:13], f"…  and {len(found) - 13} more in results.json"]
+    found.append(
+        f"○  A claim by others, not ours: p99 45 → 18 ms (−60%), pods on noisy nodes 45% → 12% ({CLAIM_SOURCE})."
+    )
+    return [line for note in found for line in style.wrap(note, 185).split("\n")]
+
+
+def _text(ax: Axes, lines: list[str]) -> None:
+    style.bare(ax)
+    style.free(ax.text(0, 1, "\n".join(lines), fontsize=12.5, color=style.INK, va="top", linespacing=1.35))
