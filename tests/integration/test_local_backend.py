@@ -267,6 +267,33 @@ async def test_our_cpu_time_is_told_from_strangers_and_stays_after_the_end(tmp_p
         assert work.cpu_seconds * 1e9 >= own * 0.9
 
 
+STRESS_NG = """#!/bin/sh
+[ "$1" = --version ] && echo 'stress-ng, version 0.99.1 (stand-in)' && exit 0
+while [ $# -gt 0 ]; do [ "$1" = --yaml ] && report=$2; shift; done
+trap 'kill $worker; printf "    bogo-ops: 42\\n    wall-clock-time: 1.5\\n" > "$report"; exit 0' TERM
+sh -c 'while :; do :; done' & worker=$!
+wait
+"""
+
+
+async def test_stress_ng_is_taken_from_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "stress-ng"
+    program.write_text(STRESS_NG)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    async with fleet_of(tmp_path / "run") as fleet:
+        await fleet.start_noise(round_of("node-1"))
+        assert fleet.environment()["stress_tool"] == "stress-ng 0.99.1"
+        (work,) = await fleet.stop_noise()
+        assert (work.tool, work.ops, work.seconds, work.note) == ("stress-ng 0.99.1", 42.0, 1.5, "")
+        program.write_text("#!/bin/sh\necho 'no such option' >&2; exit 2\n")
+        with pytest.raises(
+            ClusterError, match="stress-cpu-1-node-2 did not start: exit status 2: no such option"
+        ):
+            await fleet.start_noise(round_of("node-2"))
+        assert [work.ops for work in await fleet.stop_noise()] == [None]
+
+
 SPIN = """
 import time
 end = time.monotonic() + 0.5

@@ -24,6 +24,7 @@ def machine() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_model": cpu_model(),
         "cpus": sorted(os.sched_getaffinity(0)),
+        "cpu_quota": cpu_quota(),
         "hz": kernel_hz(),
         "autogroup": read(AUTOGROUP),
         "governor": governors(),
@@ -57,6 +58,15 @@ def governors() -> str:
     """The frequency governors in use."""
     found = {read(path) for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     return ", ".join(sorted(found)) or "unavailable: no cpufreq"
+
+
+def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> str:
+    """A container's limit of CPU time, if any: with one, tails measure its throttling."""
+    for name in ("cpu.max", "cpu/cpu.cfs_quota_us"):
+        text = read(cgroup / name)
+        if not text.startswith("unavailable"):
+            return "none" if text.startswith(("max", "-1")) else f"{name}: {text}"
+    return "none"
 
 
 def kernel_hz() -> int | str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from kabench.backends.base import AgentEndpoint, Casualty, CpuUsage, Node, NoiseWork, PlacedTarget, Round
 from kabench.backends.local import environment as surroundings
 from kabench.backends.local.accounting import Accounting
@@ -17,6 +15,7 @@ from kabench.backends.local.noise import (
     END_GRACE_S,
     RunningNoise,
     StressTool,
+    available_memory_bytes,
     check_memory,
     wait_until_working,
     work_done,
@@ -124,8 +123,7 @@ class LocalFleet:
         if self._tools.stress is None or not round_.noise_nodes:
             return
         stressors = self._scenario.noise.stressors
-        available = psutil.virtual_memory().available
-        check_memory(self._tools.stress, stressors, len(round_.noise_nodes), available)
+        check_memory(self._tools.stress, stressors, len(round_.noise_nodes), available_memory_bytes())
         seconds = self._longest_round_s()
         for name in round_.noise_nodes:
             for number, stressor in enumerate(stressors, start=1):

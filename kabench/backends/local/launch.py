@@ -1,4 +1,4 @@
-"""Becomes a child process: a group of its own, bound to its CPUs, ended with its parent. Run by path, not imported.
+"""Becomes a child process: bound to its CPUs, and ended with its parent. Run by path, not imported.
 
     python -I -S launch.py PARENT_PID CPU[,CPU…] PROGRAM [ARGUMENT…]
 
@@ -24,7 +24,6 @@ def main(parent: int, cpus: set[int], command: list[str]) -> int:
     if os.getppid() != parent:  # it died before the line above
         return CANNOT_START
     try:
-        os.setpgid(0, 0)  # Ctrl-C in the terminal reaches the controller alone
         os.sched_setaffinity(0, cpus)
         os.execv(command[0], command)
     except OSError as error:

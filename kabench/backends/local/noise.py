@@ -112,6 +112,22 @@ def last_level_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cac
     return min(MAX_CACHE, max(sizes, default=DEFAULT_CACHE_BYTES))
 
 
+def available_memory_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """What can still be filled: of the machine, and of a container's limit where there is one (cgroup v2 or v1)."""
+    import psutil
+
+    rooms = [int(psutil.virtual_memory().available)]
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            rooms.append(int((cgroup / limit).read_text()) - int((cgroup / used).read_text()))
+        except (OSError, ValueError):
+            continue  # not this version, or "max"
+    return max(0, min(rooms))
+
+
 def check_memory(tool: StressTool, stressors: Sequence[Stressor], nodes: int, available: int) -> None:
     """Refuse noise that would take more than MEMORY_SHARE of the available memory.
 

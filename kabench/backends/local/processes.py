@@ -21,7 +21,7 @@ from kabench.backends.local import launch
 from kabench.clock import Clock
 from kabench.errors import ClusterError, StoreError
 
-GRACE_S = 1.0
+GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
 
 MAX_OUTPUT_BYTES = 65_536
@@ -141,6 +141,7 @@ class Processes:
                     (os.POSIX_SPAWN_DUP2, out_write, 1),
                     (os.POSIX_SPAWN_DUP2, log_fd, 2),
                 ],
+                setpgroup=0,  # Ctrl-C in the terminal reaches the controller alone
                 setsigmask=[],
                 setsigdef=RESET_SIGNALS,
             )

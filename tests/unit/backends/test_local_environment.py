@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kabench.backends.local.environment import autogroups, cpu_model, kernel_hz, machine, read
+from kabench.backends.local.environment import autogroups, cpu_model, cpu_quota, kernel_hz, machine, read
 
 
 def test_the_machine_is_described() -> None:
@@ -27,3 +27,16 @@ def test_what_is_not_there_says_so(tmp_path: Path) -> None:
     assert cpu_model(tmp_path / "none").startswith("unavailable: ")
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fast One\n")
     assert cpu_model(tmp_path / "cpuinfo") == "A Fast One"
+
+
+def test_a_containers_quota_of_either_cgroup_version(tmp_path: Path) -> None:
+    assert cpu_quota(tmp_path) == "none"
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert cpu_quota(tmp_path) == "none"
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
+    assert cpu_quota(tmp_path) == "cpu/cpu.cfs_quota_us: 150000"
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cpu_quota(tmp_path) == "none"
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert cpu_quota(tmp_path) == "cpu.max: 50000 100000"

@@ -11,6 +11,7 @@ from kabench.backends.local.noise import (
     MAX_CACHE,
     RunningNoise,
     StressTool,
+    available_memory_bytes,
     check_memory,
     find_stress_tool,
     last_level_cache_bytes,
@@ -85,6 +86,20 @@ def test_memory_is_bounded() -> None:
     ):
         check_memory(BUILT_IN, stressors, nodes=2, available=2 * wanted - 1)
     check_memory(BUILT_IN, [Stressor(kind="stress-cpu", workers=8)], nodes=6, available=0)
+
+
+def test_a_containers_limit_counts_as_available_memory(tmp_path: Path) -> None:
+    unlimited = available_memory_bytes(tmp_path)
+    assert unlimited > 100 * MIB
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("100\n")
+    assert available_memory_bytes(tmp_path) > 100 * MIB
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert available_memory_bytes(tmp_path) == 900
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("500\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("600\n")
+    assert available_memory_bytes(tmp_path) == 0
 
 
 def test_the_built_in_account(tmp_path: Path) -> None:
