@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kabench.core.hlog import Header, LogReader, Seal, WindowTotals, read_totals
+from kabench.core.hlog import LogReader, Seal, WindowTotals, read_totals
 from kabench.core.identity import WindowId
 from kabench.core.logline import MERGED_MARK, SEAL_MARK, WINDOW_MARK, unmarked
 from kabench.core.merge import Corrupt
@@ -29,14 +29,10 @@ class FoundLog:
 
     path: Path
     name: str
-    header: Header
+    window_id: WindowId
+    block: int
     sha256: str
     sealed: bool
-
-    @property
-    def window_id(self) -> WindowId:
-        """What is counted once."""
-        return WindowId(self.header.run, self.header.window, self.header.agent)
 
 
 @dataclass
@@ -205,7 +201,8 @@ def _scan(path: Path, name: str) -> FoundLog:
         for line in lines_of(file):
             sealed = line.startswith(SEAL_MARK) and _holds(line, digest.hexdigest())
             digest.update(line)
-    return FoundLog(path, name, header, digest.hexdigest(), sealed)
+    window_id = WindowId(header.run, header.window, header.agent)
+    return FoundLog(path, name, window_id, header.block, digest.hexdigest(), sealed)
 
 
 def _holds(line: bytes, sha256: str) -> bool:

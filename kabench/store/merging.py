@@ -100,10 +100,10 @@ def _add_log(gathered: Gathered, found: Found, log: FoundLog) -> None:
         return
     if totals.problem:
         gathered.corrupt.append(Corrupt(log.name, totals.problem))
-    journal = found.journals.get(log.header.run)
+    journal = found.journals.get(log.window_id.run)
     if journal is None:
         gathered.unjudged.append(log.name)
-    void = journal is not None and journal.is_void(log.header.block)
+    void = journal is not None and journal.is_void(log.block)
     gathered.merge.add_window(totals, log.sha256, judged=journal is not None, void=void)
 
 

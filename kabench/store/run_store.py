@@ -198,7 +198,7 @@ class RunStore:
         found = find([self.folder])
         cells: list[CellRecord] = []
         for log in choose(found.logs, []):
-            if log.header.run == self.run:
+            if log.window_id.run == self.run:
                 try:
                     cells.extend(cells_of(log))
                 except LogError:
@@ -222,14 +222,18 @@ class RunStore:
     def _window_logs(self, window: str) -> dict[str, WindowTotals]:
         places = [path for path in (self.folder / LOGS / window, self.folder / SPOOL) if path.exists()]
         logs: dict[str, WindowTotals] = {}
-        own = [log for log in find(places).logs if (log.header.run, log.header.window) == (self.run, window)]
+        own = [
+            log
+            for log in find(places).logs
+            if (log.window_id.run, log.window_id.window) == (self.run, window)
+        ]
         for log in choose(own, []):
             try:
                 totals = read(log)
                 cross_check(log.path, totals)
             except LogError:
                 continue  # no log to rely on is as good as none: the agent is missing
-            logs[log.header.agent] = totals
+            logs[log.window_id.agent] = totals
         return logs
 
     def _drop_torn_line(self) -> None:
