@@ -66,7 +66,7 @@ async def _serve(options: argparse.Namespace, token: str, listener: socket.socke
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     clock = SystemClock()
-    identity = Identity(options.node, secrets.token_hex(8), boot_id(), choose_pacer().name)
+    identity = Identity(options.node, secrets.token_hex(8), boot_id(), choose_pacer(clock).name)
     abilities = ("redis", "http", "probe", *(("null-echo",) if options.null else ()))
     spool = Spool(options.spool)
     if spool.problem:
@@ -87,7 +87,7 @@ async def _serve(options: argparse.Namespace, token: str, listener: socket.socke
 
 def _engine_factory(clock: Clock, null: tuple[str, int] | None) -> EngineFactory:
     def make(order: Prepare, sink: Sink) -> Engine:
-        return Engine(order, clock=clock, pacer=choose_pacer(), null=null, sink=sink)
+        return Engine(order, clock=clock, pacer=choose_pacer(clock), null=null, sink=sink)
 
     return make
 
