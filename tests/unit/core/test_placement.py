@@ -132,7 +132,7 @@ def test_a_little_contention_more_does_not_decide() -> None:
 
 def test_the_next_best_nodes_are_taken_once_the_best_are_full() -> None:
     small = [NodeState(f"node-{n}", Resources(200, 8192 * MIB)) for n in (1, 2, 3)]
-    contention = {"node-1": seen(0.0), "node-2": seen(0.4), "node-3": seen(0.8)}
+    contention = {"node-1": seen(0.0), "node-2": seen(0.45), "node-3": seen(0.95)}
     placed = where(place("contention-aware", pods(("a", 5)), small, contention, random.Random(1)))
     assert list(placed.values()) == ["node-1", "node-1", "node-2", "node-2", "node-3"]
 
