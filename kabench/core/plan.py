@@ -189,16 +189,19 @@ def describe_plan(scenario: Scenario) -> list[str]:
         f"targets   {targets}",
         f"load      {load.rate_per_s:g}/s {load.arrivals} in all, from {scenario.agents} agents",
         f"noise     {quiet}",
-        f"plan      {blocks.planned} blocks × {len(scenario.phases)} phases × ({timing.warm_up_s:g} s warm-up + "
-        f"{timing.window_s:g} s window + {ROUND_OVERHEAD_S:g} s) = {_minutes(planned_s(scenario, reserve=False))}",
+        f"plan      {_count(blocks.planned, 'block')} × {_count(len(scenario.phases), 'phase')} × "
+        f"({timing.warm_up_s:g} s warm-up + {timing.window_s:g} s window + {ROUND_OVERHEAD_S:g} s) = {_minutes(planned_s(scenario, reserve=False))}",
     ]
     if blocks.reserve:
-        budget = "" if timing.budget_s is None else f", none that would end after {_minutes(timing.budget_s)}"
+        limit = "" if timing.budget_s is None else f"; the limit is {_minutes(timing.budget_s)}"
         lines.append(
-            f"reserve   {blocks.reserve} blocks where others are void: {_minutes(planned_s(scenario, reserve=True))} "
-            f"at most{budget}"
+            f"reserve   {blocks.reserve} more for void ones, {_minutes(planned_s(scenario, reserve=True))} with them{limit}"
         )
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _minutes(seconds: float) -> str:

@@ -20,10 +20,11 @@ def print_result(console: Console, result: RunResult, folder: Path) -> None:
     """Everything of a run that fits into a terminal; `folder` is where the rest is."""
     print_summary(console, result.summary)
     comparison = result.comparison
-    if comparison.contrasts:
-        console.print(_contrasts(comparison.contrasts))
-    if comparison.accuracy:
-        console.print(_placements(comparison.accuracy, result.placement_note))
+    if any(contrast.kinds for contrast in comparison.contrasts):
+        _show(console, "p99 response time from quiet nodes, B over A", _contrasts(comparison.contrasts))
+    if any(phase.placed for phase in comparison.accuracy):
+        note = f" ({result.placement_note})" if result.placement_note else ""
+        _show(console, f"where targets were placed{note}", _placements(comparison.accuracy))
     print_void(console, result.blocks)
     console.print()
     _say(console, comparison.headline, "bold")
@@ -40,12 +41,12 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
     """The figures of `kabench merge`: per phase and kind, void ones apart."""
     phases, void = summary.get("phases", {}), summary.get("void", {})
     if phases:
-        console.print(_requests(phases, "requests"))
-        console.print(_times(phases))
+        _show(console, "requests", _requests(phases))
+        _show(console, "times, ms", _times(phases))
     else:
         _say(console, "Nothing that stands was measured.", "yellow")
     if void:
-        console.print(_requests(void, "requests in void blocks"))
+        _show(console, "requests in void blocks", _requests(void))
 
 
 def print_void(console: Console, blocks: Sequence[BlockRecord]) -> None:
@@ -53,17 +54,17 @@ def print_void(console: Console, blocks: Sequence[BlockRecord]) -> None:
     void = [block for block in blocks if not block.valid]
     if not void:
         return
-    table = _table(f"void blocks ({len(void)} of {len(blocks)})")
+    table = _table()
     for title in ("block", "phase", "reason", "detail"):
         table.add_column(title, overflow="fold")
     for block in void:
         for reason in block.void:
             table.add_row(str(block.block), reason.phase or "all", reason.code, Text(reason.detail))
-    console.print(table)
+    _show(console, f"void blocks ({len(void)} of {len(blocks)})", table)
 
 
-def _requests(phases: Mapping[str, Any], title: str) -> Table:
-    table = _table(title)
+def _requests(phases: Mapping[str, Any]) -> Table:
+    table = _table()
     table.add_column("phase")
     table.add_column("kind")
     for name in ("sent", "ok", "error", "timeout", "skipped", "ok/s"):
@@ -78,7 +79,7 @@ def _requests(phases: Mapping[str, Any], title: str) -> Table:
 
 
 def _times(phases: Mapping[str, Any]) -> Table:
-    table = _table("times, ms")
+    table = _table()
     for name in ("phase", "kind", "time"):
         table.add_column(name)
     for name in QUANTILES:
@@ -92,7 +93,7 @@ def _times(phases: Mapping[str, Any]) -> Table:
 
 
 def _contrasts(contrasts: Sequence[Contrast]) -> Table:
-    table = _table("p99 response time, quiet nodes' agents, B over A")
+    table = _table()
     for title in ("A", "B", "kind"):
         table.add_column(title)
     for title in ("blocks", "ratio", "95%", "p"):
@@ -113,8 +114,8 @@ def _contrasts(contrasts: Sequence[Contrast]) -> Table:
     return table
 
 
-def _placements(accuracy: Sequence[PlacementAccuracy], note: str) -> Table:
-    table = _table("where targets were placed" + (f" ({note})" if note else ""))
+def _placements(accuracy: Sequence[PlacementAccuracy]) -> Table:
+    table = _table()
     table.add_column("phase")
     for title in ("placed", "noisy", "shared", "quiet", "noisy by chance"):
         table.add_column(title, justify="right")
@@ -128,10 +129,15 @@ def _counts(phase: PlacementAccuracy) -> tuple[int, int, int]:
     return phase.on_noisy, phase.on_shared, phase.on_quiet
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
-    )
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+
+
+def _show(console: Console, title: str, table: Table) -> None:
+    """A table under its title; rich would wrap a title to the table's width."""
+    console.print()
+    _say(console, title, "bold")
+    console.print(table)
 
 
 def _say(console: Console, text: str, style: str = "") -> None:
