@@ -172,7 +172,7 @@ class AgentLink:
                     if interval.sealed:
                         return
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._lost(error) from error
+            raise self._lost(error, STREAM_SILENCE_S) from error
         raise AgentError(f"agent {self.node} ended {window} without its seal: its status or its log says why")
 
     async def close(self) -> None:
@@ -259,7 +259,7 @@ class AgentLink:
             )
         return AgentError(f"agent {self.node}: {reason}")
 
-    def _lost(self, error: Exception, timeout_s: float = STREAM_SILENCE_S) -> AgentLost:
+    def _lost(self, error: Exception, timeout_s: float) -> AgentLost:
         if isinstance(error, TimeoutError):
             cause = f"it did not answer within {timeout_s:g} s"
         else:

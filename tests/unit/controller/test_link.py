@@ -1,0 +1,279 @@
+"""The controller's link to an agent: the real service at the other end, and servers that are no agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from agent_kit import TOKEN, Served, an_order, http_server, http_target, served
+from aiohttp import web
+
+from kabench.backends.base import AgentEndpoint
+from kabench.clock import SystemClock
+from kabench.controller import link as link_module
+from kabench.controller.link import AgentLink
+from kabench.errors import AgentError, AgentLost, LogError, ProtocolError
+from kabench.wire.messages import (
+    PROTOCOL,
+    SHA256_HEADER,
+    TOKEN_HEADER,
+    Ack,
+    Arm,
+    Hello,
+    Interval,
+    Probe,
+    Refusal,
+    Status,
+)
+
+MS = 1_000_000
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def linked(endpoint: AgentEndpoint) -> AsyncIterator[AgentLink]:
+    link = AgentLink(endpoint, SystemClock())
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+@contextlib.asynccontextmanager
+async def stranger(handler: Handler) -> AsyncIterator[AgentEndpoint]:
+    """A server that answers everything with `handler`."""
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield AgentEndpoint("node-9", f"http://127.0.0.1:{runner.addresses[0][1]}", TOKEN)
+    finally:
+        await runner.cleanup()
+
+
+def a_hello(protocol: int = PROTOCOL, monotonic_ns: int = 0) -> Hello:
+    return Hello(protocol, "i", "node-9", "b", (0,), monotonic_ns, 0, "timerfd")
+
+
+def json(message: msgspec.Struct, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(message), status=status)
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(tmp_path) as agent:
+        yield agent
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts without pauses."""
+    monkeypatch.setattr(link_module, "PAUSES_S", (0.0, 0.0))
+
+
+async def test_a_window_over_the_link(agent: Served) -> None:
+    async with linked(agent.endpoint) as link, http_server(200) as port:
+        hello, offset = await link.hello()
+        assert (hello.node, hello.instance) == ("node-1", "instance-1")
+        assert abs(offset.offset_ns) <= offset.error_ns  # it is the same clock
+
+        prepared = await link.prepare(an_order(http_target(port)))
+        assert prepared.planned == {"echo-0": 3}
+        armed = await link.arm(Arm("001-default", prepared_start(agent)))
+        assert armed.window == "001-default"
+        lines: list[Interval] = []
+
+        async def follow() -> None:
+            lines.extend([line async for line in link.stream("001-default")])
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follow())
+            group.create_task(let_go(agent))
+        assert lines[-1].sealed
+        assert lines[-1].kinds["http"].outcomes.ok == 3
+
+        content = await link.fetch("001-default")
+        (held,) = (await link.windows()).windows
+        assert held.sha256 == hashlib.sha256(content).hexdigest()
+        assert (await link.status()).state == "sealed"
+        assert (await link.ack("001-default", Ack(held.sha256))).state == "idle"
+        assert (await link.windows()).windows == ()
+
+
+def prepared_start(agent: Served) -> int:
+    return agent.agent.clock.monotonic_ns() + 50 * MS
+
+
+async def let_go(agent: Served) -> None:
+    agent.engines[0].go_on.set()
+
+
+async def test_a_refusal_names_the_node_and_the_reason(agent: Served) -> None:
+    async with linked(agent.endpoint) as link:
+        with pytest.raises(
+            AgentError, match="agent node-1: no arm while idle: prepare a window first"
+        ) as caught:
+            await link.arm(Arm("001-a", 1))
+        assert type(caught.value) is AgentError
+        with pytest.raises(AgentError, match="agent node-1: none is not the window under way"):
+            await anext(link.stream("none"))
+        with pytest.raises(AgentError, match="agent node-1: a probe takes"):
+            await link.probe(Probe(0))
+        assert (await link.abort()).state == "idle"
+
+
+async def test_another_runs_agent(agent: Served) -> None:
+    async with linked(dataclasses.replace(agent.endpoint, token="other")) as link:
+        with pytest.raises(AgentError, match="agent node-1 refused our token"):
+            await link.hello()
+
+
+async def test_the_clock_is_estimated_by_the_quickest_exchange() -> None:
+    ahead_ns = 12_345_678_901
+    waits_s = [0.02, 0.0, 0.02]
+
+    async def skewed(_: web.Request) -> web.Response:
+        now_ns = SystemClock.monotonic_ns() + ahead_ns
+        await asyncio.sleep(waits_s.pop())
+        return json(a_hello(monotonic_ns=now_ns))
+
+    async with stranger(skewed) as endpoint, linked(endpoint) as link:
+        _, offset = await link.hello(rounds=3)
+    assert offset.error_ns < 10 * MS
+    assert abs(offset.offset_ns - ahead_ns) <= offset.error_ns
+
+
+async def test_another_protocol_names_both() -> None:
+    async def newer(_: web.Request) -> web.Response:
+        return json(a_hello(protocol=9))
+
+    async with stranger(newer) as endpoint, linked(endpoint) as link:
+        with pytest.raises(ProtocolError, match="agent node-9 speaks protocol 9, we speak 1"):
+            await link.hello()
+
+
+async def test_a_damaged_log_is_not_accepted() -> None:
+    async def damages(_: web.Request) -> web.Response:
+        return web.Response(body=b"damaged", headers={SHA256_HEADER: hashlib.sha256(b"whole").hexdigest()})
+
+    async with stranger(damages) as endpoint, linked(endpoint) as link:
+        with pytest.raises(LogError, match=r"001-a from agent node-9 is damaged .* still holds it"):
+            await link.fetch("001-a")
+
+
+async def test_headers_and_token_go_with_every_call() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def notes(request: web.Request) -> web.Response:
+        seen.append((request.headers[TOKEN_HEADER], request.headers["Authorization"]))
+        return json(Status("idle"))
+
+    async with stranger(notes) as endpoint:
+        guarded = dataclasses.replace(endpoint, headers={"Authorization": "Bearer x"})
+        async with linked(guarded) as link:
+            await link.status()
+            await link.abort()
+    assert seen == [(TOKEN, "Bearer x")] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (web.Response(text="hello"), "answered with no Status"),
+        (web.Response(status=502, text="<html>"), "HTTP status 502 and no reason"),
+    ],
+)
+async def test_what_is_no_agent(answer: web.Response, reason: str) -> None:
+    async def other(_: web.Request) -> web.Response:
+        return answer
+
+    async with stranger(other) as endpoint, linked(endpoint) as link:
+        with pytest.raises(ProtocolError, match=f"agent node-9 .*{reason}.*another program"):
+            await link.status()
+
+
+async def test_an_agent_that_is_gone(hurried: None) -> None:
+    async with stranger(lambda _: asyncio.sleep(0, web.Response())) as endpoint:
+        pass
+    async with linked(endpoint) as link:
+        for call in (link.status(), link.arm(Arm("a", 1)), anext(link.stream("a"))):
+            with pytest.raises(AgentLost, match=r"agent node-9 at .* is lost: .*see whether its process"):
+                await call
+
+
+async def test_an_agent_that_is_silent(hurried: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "CALL_S", 0.05)
+    monkeypatch.setattr(link_module, "STREAM_SILENCE_S", 0.05)
+
+    async def never(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async with stranger(never) as endpoint, linked(endpoint) as link:
+        with pytest.raises(AgentLost, match=r"did not answer within 0\.05 s"):
+            await link.hello()
+        with pytest.raises(AgentLost, match=r"did not answer within 0\.05 s"):
+            await anext(link.stream("001-a"))
+
+
+async def test_only_calls_that_may_be_repeated_are(hurried: None) -> None:
+    calls: list[str] = []
+
+    async def drops(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        if calls.count(request.path) < 3:
+            assert request.transport is not None
+            request.transport.abort()
+        return json(Status("idle"))
+
+    async with stranger(drops) as endpoint, linked(endpoint) as link:
+        assert (await link.status()).state == "idle"
+        assert (await link.abort()).state == "idle"
+        with pytest.raises(AgentLost):
+            await link.arm(Arm("001-a", 1))
+        with pytest.raises(AgentLost):
+            await link.prepare(an_order(http_target(1)))
+    assert [calls.count(path) for path in ("/v1/status", "/v1/abort", "/v1/arm", "/v1/prepare")] == [
+        3,
+        3,
+        1,
+        1,
+    ]
+
+
+async def test_refusals_are_not_repeated(hurried: None) -> None:
+    calls: list[str] = []
+
+    async def refuses(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        return json(Refusal("no"), 409)
+
+    async with stranger(refuses) as endpoint, linked(endpoint) as link:
+        with pytest.raises(AgentError, match="agent node-9: no"):
+            await link.status()
+    assert calls == ["/v1/status"]
+
+
+async def test_a_stream_that_ends_without_its_seal() -> None:
+    async def unsealed(_: web.Request) -> web.Response:
+        line = msgspec.json.encode({"window": "001-a", "index": 0, "kinds": {}, "health": {}})
+        return web.Response(body=b"\n" + line + b"\n\n")
+
+    async with stranger(unsealed) as endpoint, linked(endpoint) as link:
+        lines = link.stream("001-a")
+        assert (await anext(lines)).index == 0
+        with pytest.raises(AgentError, match="agent node-9 ended 001-a without its seal"):
+            await anext(lines)
+
+
+async def test_closing_twice_does_no_harm(agent: Served) -> None:
+    link = AgentLink(agent.endpoint, SystemClock())
+    await link.status()
+    await link.close()
+    await link.close()
