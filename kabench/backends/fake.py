@@ -21,8 +21,7 @@ from kabench.backends.base import (
     PlacedTarget,
     Round,
 )
-from kabench.backends.local.scheduler import SimulatedScheduler, decided_by
-from kabench.backends.local.slots import ALLOCATABLE, slot_cpus
+from kabench.backends.simulation import SimulatedScheduler, decided_by, slots
 from kabench.clock import Clock, ManualClock
 from kabench.core.contention import Contention
 from kabench.core.identity import Kind
@@ -173,11 +172,7 @@ class FakeBackend:
         Raises:
             ClusterError, SpecError: as the simulated scheduler's check says.
         """
-        slots = slot_cpus(range(self._cpus), scenario.agents)
-        nodes = [
-            Node(f"node-{number}", cpus, BOOT_ID, ALLOCATABLE.cpu_millis, ALLOCATABLE.memory_bytes)
-            for number, cpus in enumerate(slots, start=1)
-        ]
+        nodes = slots(range(self._cpus), scenario.agents, BOOT_ID)
         SimulatedScheduler(scenario, nodes).check()
         endpoints = {node.name: self._endpoint(node.name, token) for node in nodes}
         fleet = FakeFleet(scenario, nodes, endpoints, self._clock)

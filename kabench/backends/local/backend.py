@@ -14,9 +14,9 @@ from kabench.backends.base import Fleet
 from kabench.backends.local.fleet import LocalFleet, Tools
 from kabench.backends.local.noise import find_stress_tool
 from kabench.backends.local.processes import Processes
-from kabench.backends.local.scheduler import SimulatedScheduler
 from kabench.backends.local.servers import LOOPBACK, find_redis_server, free_port
 from kabench.backends.local.slots import local_nodes
+from kabench.backends.simulation import SimulatedScheduler
 from kabench.clock import Clock, SystemClock
 from kabench.core.identity import Kind
 from kabench.core.spec import Scenario

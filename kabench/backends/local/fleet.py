@@ -21,7 +21,6 @@ from kabench.backends.local.noise import (
     work_done,
 )
 from kabench.backends.local.processes import Child, Processes
-from kabench.backends.local.scheduler import SimulatedScheduler, decided_by
 from kabench.backends.local.servers import (
     LOOPBACK,
     RedisServer,
@@ -30,6 +29,7 @@ from kabench.backends.local.servers import (
     null_echo_command,
 )
 from kabench.backends.local.tasks import all_of
+from kabench.backends.simulation import SimulatedScheduler, decided_by
 from kabench.clock import Clock
 from kabench.core.contention import Contention
 from kabench.core.identity import Kind

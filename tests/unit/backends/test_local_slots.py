@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kabench.backends.local.slots import slot_cpus
+from kabench.backends.simulation import slot_cpus
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from kabench.backends.base import Node, Round
-from kabench.backends.local.scheduler import SimulatedScheduler, decided_by
-from kabench.backends.local.slots import ALLOCATABLE, slot_cpus
+from kabench.backends.simulation import SimulatedScheduler, decided_by, slots
 from kabench.core.contention import Contention
 from kabench.core.spec import Noise, Phase, Requests, Scenario, Stressor, Target
 from kabench.errors import ClusterError, SpecError
@@ -29,9 +28,7 @@ def scenario(*phases: Phase, replicas: int = 4, requests: Requests = USUAL, **mo
 
 
 def nodes(cpus: int = 2, count: int = 6) -> list[Node]:
-    slots = slot_cpus(range(cpus), count)
-    size = (ALLOCATABLE.cpu_millis, ALLOCATABLE.memory_bytes)
-    return [Node(f"node-{n}", slot, "boot", *size) for n, slot in enumerate(slots, start=1)]
+    return slots(range(cpus), count, "boot")
 
 
 def round_of(phase: Phase, *noisy: str, block: int = 1, seed: int = 1) -> Round:

@@ -1,4 +1,4 @@
-"""The simulated scheduler of the local backend: its ledger of requests, its candidates, and who decided.
+"""A simulated cluster without any process: slots as nodes, and a scheduler with its ledger of requests. Pure.
 
 The ledger holds the noise's requests on every node: on a noisy node they are the stressors', on every other node an idle
 decoy's with equal requests. A decoy is this entry and no process, since an idle pod is nothing but its requests. So no
@@ -19,6 +19,29 @@ from kabench.core.spec import Phase, Requests, Scenario
 from kabench.errors import ClusterError, SpecError
 
 NOISE_WORKLOAD = "kabench-noise"
+
+ALLOCATABLE = Resources(cpu_millis=4000, memory_bytes=8192 * MIB)
+"""What every simulated node offers the simulated scheduler, whatever the machine has: a usual small worker, so that
+requests matter and mean the same on every machine. Nothing enforces it."""
+
+
+def slot_cpus(cpus: Sequence[int], count: int) -> list[frozenset[int]]:
+    """Divide `cpus` into `count` contiguous slots; with fewer CPUs than slots, neighbours share one."""
+    total = len(cpus)
+    found = []
+    for index in range(count):
+        start = index * total // count
+        end = max(start + 1, (index + 1) * total // count)
+        found.append(frozenset(cpus[start:end]))
+    return found
+
+
+def slots(cpus: Sequence[int], count: int, boot_id: str) -> list[Node]:
+    """`node-1` … `node-count` of one machine, with their share of `cpus`."""
+    return [
+        Node(f"node-{number}", own, boot_id, ALLOCATABLE.cpu_millis, ALLOCATABLE.memory_bytes)
+        for number, own in enumerate(slot_cpus(cpus, count), start=1)
+    ]
 
 
 class SimulatedScheduler:
