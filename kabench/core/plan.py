@@ -178,6 +178,8 @@ def describe_plan(scenario: Scenario) -> list[str]:
     timing, blocks, load, noise = scenario.timing, scenario.blocks, scenario.load, scenario.noise
     targets = ", ".join(f"{target.replicas} × {target.name}" for target in scenario.targets)
     stressors = ", ".join(stressor.kind for stressor in noise.stressors)
+    one_round = f"{timing.warm_up_s:g} s warm-up + {timing.window_s:g} s window + {ROUND_OVERHEAD_S:g} s"
+    rounds = f"{_count(blocks.planned, 'block')} × {_count(len(scenario.phases), 'phase')}"
     quiet = (
         "no noise"
         if not noise.nodes or not stressors
@@ -189,8 +191,7 @@ def describe_plan(scenario: Scenario) -> list[str]:
         f"targets   {targets}",
         f"load      {load.rate_per_s:g}/s {load.arrivals} in all, from {scenario.agents} agents",
         f"noise     {quiet}",
-        f"plan      {_count(blocks.planned, 'block')} × {_count(len(scenario.phases), 'phase')} × "
-        f"({timing.warm_up_s:g} s warm-up + {timing.window_s:g} s window + {ROUND_OVERHEAD_S:g} s) = {_minutes(planned_s(scenario, reserve=False))}",
+        f"plan      {rounds} × ({one_round}) = {_minutes(planned_s(scenario, reserve=False))}",
     ]
     if blocks.reserve:
         limit = "" if timing.budget_s is None else f"; the limit is {_minutes(timing.budget_s)}"
