@@ -94,7 +94,15 @@ def _engine_factory(clock: Clock, null: tuple[str, int] | None) -> EngineFactory
 
 def _bound(host: str, port: int) -> socket.socket:
     """A listening socket; raises OSError where the address is taken or not ours."""
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _address(text: str) -> tuple[str, int]:
