@@ -14,27 +14,44 @@ LINE_PX = 22
 
 def draw(facts: Facts) -> Figure:
     """Headline, p99 of each kind with placements, curves, instrument, and what a reader must know."""
+    return _whole(facts) if facts.nothing is None else _bare(facts, *facts.nothing)
+
+
+def _whole(facts: Facts) -> Figure:
     lines = _notes(facts)
     fig = style.figure(1600, 1290 + LINE_PX * len(lines))
-    grid = fig.add_gridspec(4, 6, height_ratios=[0.42, 1.6, 1.25, 0.06 + 0.075 * len(lines)])
+    columns = len(facts.kinds)
+    grid = fig.add_gridspec(
+        4,
+        columns + 1,
+        height_ratios=[0.42, 1.6, 1.25, 0.06 + 0.075 * len(lines)],
+        width_ratios=[2 / columns] * columns + [1],
+    )
     _headline(fig.add_subplot(grid[0, :]), facts)
-    if facts.nothing:
-        style.empty(fig.add_subplot(grid[1, :4]), *facts.nothing)
-        style.empty(fig.add_subplot(grid[2, :4]), "", "")
-    width = 4 // max(1, len(facts.kinds))
-    for index, kind in enumerate(facts.kinds):
-        columns = slice(index * width, (index + 1) * width)
-        p99.panel(fig.add_subplot(grid[1, columns]), facts, kind, compact=True)
-        curve = fig.add_subplot(grid[2, columns])
-        distribution.panel(curve, facts, kind)
+    for column, kind in enumerate(facts.kinds):
+        p99.panel(fig.add_subplot(grid[1, column]), facts, kind, compact=True)
+        curve = fig.add_subplot(grid[2, column])
+        distribution.panel(curve, facts, kind, compact=True)
         curve.set_title(f"{kind.kind}: by percentile (dotted: service time)", loc="left", fontsize=14)
-    where = fig.add_subplot(grid[1, 4:])
+    where = fig.add_subplot(grid[1, -1])
     placement.panel(where, facts, compact=True)
     where.set_title("Where targets were put\n", loc="left", fontsize=15, pad=10)
-    side = grid[2, 4:].subgridspec(2, 1)
+    side = grid[2, -1].subgridspec(2, 1)
     _lag(fig.add_subplot(side[0]), facts)
     _noise(fig.add_subplot(side[1]), facts)
     _text(fig.add_subplot(grid[3, :]), lines)
+    return fig
+
+
+def _bare(facts: Facts, stamp: str, reason: str) -> Figure:
+    """Nothing to compare: the stamp, the state of the instrument, and why."""
+    lines = _notes(facts)
+    fig = style.figure(1600, 640 + LINE_PX * len(lines))
+    grid = fig.add_gridspec(3, 2, height_ratios=[0.6, 1.3, 0.08 + 0.105 * len(lines)], width_ratios=[1, 1])
+    _headline(fig.add_subplot(grid[0, :]), facts)
+    style.empty(fig.add_subplot(grid[1, 0]), stamp, reason)
+    _lag(fig.add_subplot(grid[1, 1]), facts)
+    _text(fig.add_subplot(grid[2, :]), lines)
     return fig
 
 
@@ -56,23 +73,15 @@ def _headline(ax: Axes, facts: Facts) -> None:
 
 
 def _lag(ax: Axes, facts: Facts) -> None:
-    """Each quiet agent's lag p99 and null echo p99 in each valid window, against the gate."""
-    valid = {block.block: block.roles for block in facts.result.blocks if block.valid}
+    """Each quiet agent's lag p99 and null echo p99 in each window, against the gate; void blocks in red."""
     gate_ms = float(facts.result.scenario["gates"]["quiet_lag_p99_ms"])
-    rows: dict[str, list[float]] = {"lag p99": [], "null echo p99": []}
-    for record in facts.result.rounds:
-        for agent in record.agents:
-            if valid.get(record.block, {}).get(agent.agent) != "quiet":
-                continue
-            if agent.lag_p99_ns is not None:
-                rows["lag p99"].append(agent.lag_p99_ns / 1e6)
-            if agent.null_p99_ns is not None:
-                rows["null echo p99"].append(agent.null_p99_ns / 1e6)
+    furthest = gate_ms
+    for valid, color in ((True, style.INK), (False, style.BAD)):
+        points = _instrument_ms(facts, valid=valid)
+        furthest = max([furthest, *(value for value, _ in points)])
+        values, rows = [value for value, _ in points], [row for _, row in points]
+        ax.scatter(values, rows, marker="|", s=240, color=color, alpha=0.55, linewidths=1.2)
     ax.set_title("The instrument: quiet agents", loc="left", fontsize=14)
-    for row, values in enumerate(rows.values()):
-        ax.scatter(
-            values, [row] * len(values), marker="|", s=240, color=style.INK, alpha=0.55, linewidths=1.2
-        )
     ax.axvline(gate_ms, color=style.SLO, linestyle=(0, (5, 3)))
     style.free(
         ax.annotate(
@@ -86,12 +95,25 @@ def _lag(ax: Axes, facts: Facts) -> None:
             color=style.SLO,
         )
     )
-    ax.set_yticks(range(len(rows)), list(rows), fontsize=12)
+    ax.set_yticks([0, 1], ["lag p99", "null echo p99"], fontsize=12)
     ax.set_ylim(1.6, -0.6)
-    ax.set_xlim(0, max([gate_ms, *rows["lag p99"], *rows["null echo p99"]]) * 1.1)
+    ax.set_xlim(0, furthest * 1.1)
     ax.tick_params(axis="both", labelsize=11)
-    ax.set_xlabel("ms, one mark an agent and window", fontsize=11)
+    ax.set_xlabel("ms, one mark an agent and window (red: void blocks)", fontsize=11)
     ax.grid(axis="x")
+
+
+def _instrument_ms(facts: Facts, *, valid: bool) -> list[tuple[float, int]]:
+    """(milliseconds, row) of quiet agents' lag p99 (row 0) and null echo p99 (row 1), in valid or in void blocks."""
+    roles = {block.block: block.roles for block in facts.result.blocks if block.valid == valid}
+    return [
+        (value_ns / 1e6, row)
+        for record in facts.result.rounds
+        for agent in record.agents
+        if roles.get(record.block, {}).get(agent.agent) == "quiet"
+        for row, value_ns in enumerate((agent.lag_p99_ns, agent.null_p99_ns))
+        if value_ns is not None
+    ]
 
 
 def _noise(ax: Axes, facts: Facts) -> None:

@@ -13,6 +13,7 @@ from kabench.report.charts import style
 from kabench.report.charts.facts import Facts, KindFacts
 
 QUANTILES = {0.5: "p50", 0.75: "p75", 0.9: "p90", 0.95: "p95", 0.99: "p99", 0.995: "p99.5", 0.999: "p99.9"}
+COMPACT = (0.5, 0.9, 0.99, 0.999)
 
 
 def draw(facts: Facts) -> Figure:
@@ -46,7 +47,7 @@ def _header(ax: Axes, facts: Facts) -> None:
         legend.set_in_layout(False)
 
 
-def panel(ax: Axes, facts: Facts, kind: KindFacts) -> None:
+def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> None:
     """A curve for each phase on an axis of nines; service time thinner and dashed."""
     furthest = 0.0
     for index, phase in enumerate(facts.phases):
@@ -75,7 +76,7 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts) -> None:
     style.slo(ax, kind.slos_ms.values())
     for limit_ms in kind.slos_ms.values():
         ax.plot([2], [limit_ms], marker="v", color=style.SLO, markersize=10, zorder=5)
-    ticks = {-math.log10(1 - q): name for q, name in QUANTILES.items()}
+    ticks = {-math.log10(1 - q): name for q, name in QUANTILES.items() if not compact or q in COMPACT}
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.set_xlim(math.log10(2), furthest + 0.12)
     style.log_ms(ax)

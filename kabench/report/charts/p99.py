@@ -49,7 +49,8 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> 
         ax.set_ylim(min(values) / 1.5, max(values) * 1.45)
     style.log_ms(ax)
     ax.set_ylabel("p99 response time, ms (log)")
-    ax.set_xlim(-0.85, len(facts.phases) - 0.2)
+    few = len(facts.phases) <= 3
+    ax.set_xlim(-0.62 if few else -0.85, len(facts.phases) - (0.38 if few else 0.1))
     crowded = len(facts.phases) > 3 or compact
     labels = [_label(phase, kind, crowded=crowded) for phase in facts.phases]
     ax.set_xticks(range(len(labels)), labels, fontsize=12 if crowded else 14)
@@ -60,7 +61,8 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> 
 
 
 def _label(phase: str, kind: KindFacts, *, crowded: bool) -> str:
-    return phase if crowded else f"{phase}\n{kind.requests(phase):,} requests"
+    name = phase if len(phase) < 20 else style.wrap(phase, 16)
+    return name if crowded else f"{name}\n{kind.requests(phase):,} requests"
 
 
 def _pairs(ax: Axes, facts: Facts, kind: KindFacts) -> None:
@@ -109,12 +111,13 @@ def _phase(ax: Axes, position: int, phase: str, kind: KindFacts, *, few: bool) -
 
 def _heading(ax: Axes, facts: Facts, kind: KindFacts) -> None:
     """The kind, then the answer in large letters."""
-    amount, detail = answer(facts, kind)
+    amount, stamp, detail = answer(facts, kind)
     name = f"{kind.kind}  ·  {', '.join(kind.workloads)}"
-    ax.set_title(name, loc="left", fontsize=15, color=style.MUTED, pad=72)
+    ax.set_title(name, loc="left", fontsize=15, color=style.MUTED, pad=92)
     for text, points, size, weight in (
-        (amount, 33, 26 if len(amount) < 14 else 20, "bold"),
-        (detail, 12, 13, "normal"),
+        (amount, 52, 26 if len(amount) < 14 else 20, "bold"),
+        (stamp, 31, 14, "normal"),
+        (detail, 10, 13, "normal"),
     ):
         label = ax.annotate(
             text,
@@ -129,21 +132,27 @@ def _heading(ax: Axes, facts: Facts, kind: KindFacts) -> None:
         style.free(label)
 
 
-def answer(facts: Facts, kind: KindFacts) -> tuple[str, str]:
-    """In large: the change, or that there is none to speak of; beneath it: the interval and how far it may be read."""
+def answer(facts: Facts, kind: KindFacts) -> tuple[str, str, str]:
+    """In large: the change, or that there is none to speak of; beneath it how far it may be read, and the interval."""
     compared, verdict = facts.compared(kind.kind), facts.verdict(kind.kind)
     if compared is None or verdict is None:
-        return "not compared", "no pair of phases to compare"
+        return "not compared", "no pair of phases to compare", ""
     if compared.withheld.startswith("too few blocks"):
-        return "too few blocks", compared.withheld
+        return "too few blocks", compared.withheld.removeprefix("too few blocks ").capitalize(), ""
     if compared.withheld or compared.ratio is None or compared.low is None or compared.high is None:
-        return "withheld", compared.withheld
+        return "withheld", compared.withheld, ""
     interval = f"95% interval {signed_percent(compared.low)} to {signed_percent(compared.high)}"
-    p = f"p {compared.p_holm:.3f}" if compared.p_holm is not None else ""
+    if compared.p_holm is not None:
+        interval += f", p {compared.p_holm:.3f}"
+    change = f"{effect_name(facts)}: {signed_percent(compared.ratio)}"
     if verdict.outcome in ("no difference found", "inconclusive", "none"):
-        claimed = signed_percent(compared.ratio)
-        return STAMPS[verdict.outcome], f"{claimed}, {interval}, {p}"
-    return signed_percent(compared.ratio), f"{interval}, {p}: {STAMPS[verdict.outcome]}"
+        return STAMPS[verdict.outcome], change, interval
+    return signed_percent(compared.ratio), STAMPS[verdict.outcome], interval
+
+
+def effect_name(facts: Facts) -> str:
+    """`B against A`."""
+    return f"{facts.effect.b} against {facts.effect.a}" if facts.effect else ""
 
 
 def claim(ax: Axes) -> None:

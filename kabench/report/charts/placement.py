@@ -39,7 +39,8 @@ def panel(ax: Axes, facts: Facts, *, compact: bool = False) -> None:
     for entry in accuracy:
         share = f"{entry.on_noisy / entry.placed:.0%}"
         names.append(
-            f"{entry.phase}\n" + (f"{share} noisy" if compact else f"{share} of {entry.placed} on noisy")
+            f"{style.wrap(entry.phase, 20)}\n"
+            + (f"{share} noisy" if compact else f"{share} of {entry.placed} on noisy")
         )
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.45, -0.85)

@@ -22,6 +22,7 @@ MUTED = "#5f6368"
 FAINT = "#c9ccd1"
 CLAIM = "#8a8d91"
 SLO = "#7a1f5c"
+BAD = "#c1121f"
 
 RC: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
