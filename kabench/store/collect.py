@@ -111,9 +111,14 @@ def _best(candidates: Sequence[FoundLog], corrupt: list[Corrupt]) -> FoundLog:
 
 
 def _whole_intervals(log: FoundLog) -> tuple[int, str]:
-    with log.path.open("rb") as file:
-        reader = LogReader(lines_of(file))
-        return sum(1 for _ in reader), reader.problem
+    try:
+        with log.path.open("rb") as file:
+            reader = LogReader(lines_of(file))
+            return sum(1 for _ in reader.compact()), reader.problem
+    except OSError as error:
+        return 0, f"cannot be read: {error.strerror}"
+    except LogError as error:
+        return 0, str(error)
 
 
 def _files(paths: Iterable[Path], corrupt: list[Corrupt]) -> Iterator[tuple[Path, str]]:

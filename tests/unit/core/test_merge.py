@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kabench.core.hlog import read_totals
-from kabench.core.identity import Kind, Metric, Outcomes
+from kabench.core.identity import Cell, Kind, Metric, Outcomes
 from kabench.core.logline import MERGED_MARK
-from kabench.core.merge import Corrupt, Merge, Totals, summary
-from kabench.core.merged_log import key_of, read_merged, tag_of
+from kabench.core.merge import Corrupt, Merge, Totals, parts_of_cells, summary
+from kabench.core.merged_log import key_of, read_merged, tag_of, write_merged
+from kabench.core.result import CellRecord
 from kabench.errors import LogError, SpecError
 
 
@@ -135,6 +136,28 @@ def test_a_merged_log_whose_counts_do_not_add_up_is_refused(windows):
         broken.parts[False, "a", Kind.REDIS].outcomes = outcomes
         with pytest.raises(LogError, match="reconcile"):
             read_merged(io.BytesIO(broken.to_bytes()))
+
+
+def test_a_merged_log_that_does_not_fit_its_header_is_refused(windows):
+    header, histograms = read_merged(io.BytesIO(total(*windows).to_bytes()))
+    replace = msgspec.structs.replace
+    member = replace(header.members[0], phase="../x")
+    broken = (
+        (replace(header, version=2), "version 2"),
+        (replace(header, geometry=(1, 2, 3)), "geometry"),
+        (replace(header, members=(member, *header.members[1:])), "fits no tag"),
+        (replace(header, parts=header.parts[1:]), "not those its header names"),
+        (replace(header, parts=(*header.parts, header.parts[0])), "not those its header names"),
+    )
+    for wrong, why in broken:
+        with pytest.raises(LogError, match=why):
+            read_merged(io.BytesIO(write_merged(wrong, histograms)))
+
+
+def test_the_null_echo_is_in_no_sum(forge):
+    cell = Cell("a", 1, "node-1", "null-echo", "node-1", "null-echo", Kind.NULL)
+    assert parts_of_cells("r", [CellRecord(cell, Outcomes(), {})], [1], 10**9) == {}
+    assert {kind for _, _, kind in window(forge).parts} == {Kind.REDIS, Kind.HTTP}
 
 
 def test_runs_of_different_scenarios_are_refused(forge):

@@ -16,8 +16,11 @@ from kabench.core.merge import Corrupt, parts_of_cells, summary
 from kabench.core.merged_log import read_merged
 from kabench.core.result import VoidReason
 from kabench.errors import LogError, SpecError, StoreError
-from kabench.store import RunStore, merge_paths
+from kabench.store import RunStore, merge_paths, run_store
+from kabench.store.cells import cells_of
+from kabench.store.collect import find, read
 from kabench.store.cross_check import cross_check
+from kabench.store.merging import gather
 
 AGENTS = ("node-1", "node-2")
 PHASES = ("default", "mine")
@@ -369,6 +372,31 @@ def test_the_package_must_count_what_we_count(run):
     path.write_bytes(path.read_bytes().replace(b"HISTFAAA", b"HISTFAAB", 1))
     with pytest.raises(LogError, match="cannot read it"):
         cross_check(path, totals)
+
+
+def test_a_log_that_the_package_reads_otherwise_is_as_good_as_none(run, monkeypatch):
+    def differ(path, totals):
+        raise LogError("they differ")
+
+    with RunStore.open(run) as store:
+        [before] = store.agent_windows("001-default", {"node-1": "quiet"}, {})
+        monkeypatch.setattr(run_store, "cross_check", differ)
+        [after] = store.agent_windows("001-default", {"node-1": "quiet"}, {})
+    assert (before.status, after.status) == ("sealed", "missing")
+
+
+def test_a_log_that_vanishes_while_merging_is_named(run):
+    path = run / "logs" / "001-default" / "node-1.hlog"
+    (run / "logs" / "cut.hlog").write_bytes(path.read_bytes()[:3000])
+    found = find([run])
+    log = found.logs[0]
+    shutil.rmtree(run / "logs")
+    for look in (read, cells_of):
+        with pytest.raises(LogError, match="cannot be read: No such file"):
+            look(log)
+    gathered = gather(found)
+    assert gathered.merge.members == {}
+    assert len(gathered.corrupt) == 13
 
 
 def test_memory_stays_flat_over_many_logs(tmp_path, forge):

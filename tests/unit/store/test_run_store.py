@@ -178,6 +178,18 @@ class FullDisk:
         return done
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+def test_a_disk_that_is_really_full_is_said_in_a_sentence(store):
+    store.close()
+    (store.folder / "journal.jsonl").unlink()
+    (store.folder / "journal.jsonl").symlink_to("/dev/full")
+    with (
+        RunStore(store.folder) as again,
+        pytest.raises(StoreError, match=r"journal\.jsonl: no space is left"),
+    ):
+        again.append(STARTED)
+
+
 @pytest.mark.parametrize("room", [0, 1, 30])
 def test_a_full_disk_leaves_the_journal_whole(store, monkeypatch, room):
     store.append(STARTED)
