@@ -69,10 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="kabench", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except _USAGE_ERROR as error:
         error.show()

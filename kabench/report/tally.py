@@ -124,7 +124,7 @@ class Pace:
     started_ns: int
     total_rounds: int = 0
     done: int = 0
-    round_started_ns: int = 0
+    round_started_ns: int | None = None
     taken_s: list[float] = field(default_factory=list)
 
     def begin_round(self, now_ns: int, done: int, total_rounds: int) -> None:
@@ -133,9 +133,10 @@ class Pace:
 
     def end_round(self, now_ns: int) -> None:
         """The round is over."""
-        self.taken_s.append((now_ns - self.round_started_ns) / 1e9)
+        if self.round_started_ns is not None:
+            self.taken_s.append((now_ns - self.round_started_ns) / 1e9)
         self.done += 1
-        self.round_started_ns = 0
+        self.round_started_ns = None
 
     @property
     def expected_s(self) -> float:
@@ -144,7 +145,7 @@ class Pace:
 
     def part(self, now_ns: int) -> float:
         """The share of the current round that is over, 0 … 1."""
-        if not self.round_started_ns:
+        if self.round_started_ns is None:
             return 0.0
         return min(1.0, (now_ns - self.round_started_ns) / 1e9 / max(self.expected_s, 0.001))
 

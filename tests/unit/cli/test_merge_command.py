@@ -1,0 +1,60 @@
+"""`kabench merge` over logs as an agent writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kabench.cli import main
+
+
+@pytest.fixture
+def logs(tmp_path: Path, forge: Any) -> Path:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for agent in ("node-1", "node-2"):
+        (folder / f"{agent}.hlog").write_bytes(forge.log(agent=agent))
+    return folder
+
+
+def test_the_table_names_every_outcome_and_quantile(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["merge", str(logs)]) == 0
+    printed = capsys.readouterr().out
+    for word in (
+        "default",
+        "redis",
+        "http",
+        "sent",
+        "timeout",
+        "skipped",
+        "ok/s",
+        "p99.9",
+        "response",
+        "service",
+    ):
+        assert word in printed
+    assert "2 agents' windows counted" in printed
+    assert (logs / "merged.json").exists()
+
+
+def test_json_is_all_there_is_on_stdout_and_equals_the_file(
+    logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["merge", str(logs), "--json", "--out", str(tmp_path / "out")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "out" / "merged.json").read_text())
+    redis = printed["phases"]["default"]["redis"]
+    assert redis["requests"]["planned"] == redis["requests"]["sent"] + redis["requests"]["skipped"]
+    assert set(redis["response_ns"]) == {"p50", "p90", "p99", "p99.9", "max"}
+
+
+def test_corrupt_logs_are_named_and_end_with_five(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torn = logs / "node-2.hlog"
+    torn.write_bytes(torn.read_bytes()[:-40])
+    assert main(["merge", str(logs), "--json"]) == 5
+    captured = capsys.readouterr()
+    assert "node-2.hlog" in captured.err
+    assert len(json.loads(captured.out)["corrupt"]) == 1
