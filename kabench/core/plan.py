@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kabench.core.roles import Role, roles
+from kabench.core.roles import roles
 from kabench.core.seeds import derive_seed
 from kabench.core.spec import Blocks, Scenario
 from kabench.errors import SpecError
@@ -44,7 +44,7 @@ class BlockPlan:
     block: int
     order: tuple[str, ...]
     noise_nodes: tuple[str, ...]
-    roles: Mapping[str, Role]
+    roles: Mapping[str, str]
 
 
 def plan_blocks(scenario: Scenario, nodes: Nodes, first: int = 1, count: int = 1) -> list[BlockPlan]:
