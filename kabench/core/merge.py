@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 
 from kabench.core.histogram import GEOMETRY, Histogram
-from kabench.core.hlog import LOG_VERSION, Header, TargetTotals, WindowTotals
+from kabench.core.hlog import LOG_VERSION, Header
 from kabench.core.identity import Kind, Metric, Outcomes, WindowId, window_name
 from kabench.core.merged_log import Key, Member, MergedHeader, Part, write_merged
 from kabench.core.result import CellRecord
+from kabench.core.totals import TargetTotals, WindowTotals
 from kabench.errors import LogError, SpecError
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}

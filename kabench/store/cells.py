@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kabench.core.histogram import Histogram
-from kabench.core.hlog import CompactInterval, LogReader, WindowTotals, sum_up
+from kabench.core.hlog import CompactInterval, LogReader
 from kabench.core.identity import Cell, Kind, Metric, Outcomes
 from kabench.core.result import AgentWindow, CellRecord, Series
+from kabench.core.totals import WindowTotals, sum_up
 from kabench.errors import LogError
 from kabench.store.collect import FoundLog
 from kabench.store.files import lines_of

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kabench.core.hlog import LogReader, Seal, WindowTotals, read_totals
+from kabench.core.hlog import LogReader, Seal
 from kabench.core.identity import WindowId
 from kabench.core.logline import MERGED_MARK, SEAL_MARK, WINDOW_MARK, unmarked
 from kabench.core.merge import Corrupt
+from kabench.core.totals import WindowTotals, read_totals
 from kabench.errors import LogError, SpecError, StoreError
 from kabench.store.files import lines_of
 from kabench.store.journal import JOURNAL, Journal, scan_journal

@@ -10,7 +10,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from kabench.core.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
-from kabench.core.hlog import WindowTotals
+from kabench.core.totals import WindowTotals
 from kabench.errors import LogError
 
 _ITS_ERRORS = (

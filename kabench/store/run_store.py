@@ -21,9 +21,9 @@ from typing import Any
 
 import msgspec
 
-from kabench.core.hlog import WindowTotals
 from kabench.core.journal import Event
 from kabench.core.result import SCHEMA, AgentWindow, CellRecord, RunResult
+from kabench.core.totals import WindowTotals
 from kabench.errors import LogError, StoreError
 from kabench.store.cells import agent_window, cells_of
 from kabench.store.collect import choose, find, read

@@ -22,11 +22,11 @@ from kabench.core.hlog import (
     LogWriter,
     Seal,
     read_log,
-    read_totals,
     sum_health,
 )
 from kabench.core.identity import Kind, Metric, Outcomes
 from kabench.core.logline import INTERVAL_MARK, SEAL_MARK, WINDOW_MARK
+from kabench.core.totals import read_totals
 from kabench.errors import LogError
 
 

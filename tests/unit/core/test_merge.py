@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kabench.core.hlog import read_totals
 from kabench.core.identity import Cell, Kind, Metric, Outcomes
 from kabench.core.logline import MERGED_MARK
 from kabench.core.merge import Corrupt, Merge, Totals, parts_of_cells, summary
 from kabench.core.merged_log import key_of, read_merged, tag_of, write_merged
 from kabench.core.result import CellRecord
+from kabench.core.totals import read_totals
 from kabench.errors import LogError, SpecError
 
 

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from kabench.core.histogram import Histogram
-from kabench.core.hlog import read_totals
 from kabench.core.identity import Kind, Metric, Outcomes
 from kabench.core.journal import BlockClosed, BlockStarted, RunStarted
 from kabench.core.merge import Corrupt, parts_of_cells, summary
 from kabench.core.merged_log import read_merged
 from kabench.core.result import VoidReason
+from kabench.core.totals import read_totals
 from kabench.errors import LogError, SpecError, StoreError
 from kabench.store import RunStore, merge_paths, run_store
 from kabench.store.cells import cells_of
