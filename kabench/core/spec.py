@@ -28,17 +28,21 @@ class _Model(BaseModel):
 class Requests(_Model):
     """What a pod requests, as a scheduler sees it. Never a limit."""
 
-    cpu_millis: int = Field(100, ge=0, le=1_000_000, description="CPU request in thousandths of a core")
-    memory_mib: int = Field(64, ge=0, le=1_048_576, description="memory request in MiB")
+    cpu_millis: int = Field(
+        default=100, ge=0, le=1_000_000, description="CPU request in thousandths of a core"
+    )
+    memory_mib: int = Field(default=64, ge=0, le=1_048_576, description="memory request in MiB")
 
 
 class Phase(_Model):
     """One arm of the comparison: exactly one of `policy` (local), `scheduler` (Kubernetes) and `pin` (both)."""
 
     name: Name
-    policy: PolicyName | None = Field(None, description="placement policy of the local backend")
-    scheduler: str | None = Field(None, min_length=1, description="schedulerName on Kubernetes")
-    pin: Literal["quiet", "noisy"] | None = Field(None, description="oracle arm: all targets on such nodes")
+    policy: PolicyName | None = Field(default=None, description="placement policy of the local backend")
+    scheduler: str | None = Field(default=None, min_length=1, description="schedulerName on Kubernetes")
+    pin: Literal["quiet", "noisy"] | None = Field(
+        default=None, description="oracle arm: all targets on such nodes"
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Phase:
@@ -65,17 +69,19 @@ class Slo(_Model):
 class RedisWork(_Model):
     """GET/SET over a key space."""
 
-    keys: int = Field(1000, ge=1, le=1_000_000)
-    value_bytes: int = Field(64, ge=1, le=1_048_576)
-    get_ratio: float = Field(0.9, ge=0, le=1)
+    keys: int = Field(default=1000, ge=1, le=1_000_000)
+    value_bytes: int = Field(default=64, ge=1, le=1_048_576)
+    get_ratio: float = Field(default=0.9, ge=0, le=1)
 
 
 class HttpWork(_Model):
     """Requests of the HTTP echo."""
 
-    path: str = Field("/", pattern=r"^/[!-~]*$")
-    body_bytes: int = Field(0, ge=0, le=1_048_576)
-    cpu_us: int = Field(0, ge=0, le=100_000, description="CPU time that the echo burns for each request")
+    path: str = Field(default="/", pattern=r"^/[!-~]*$")
+    body_bytes: int = Field(default=0, ge=0, le=1_048_576)
+    cpu_us: int = Field(
+        default=0, ge=0, le=100_000, description="CPU time that the echo burns for each request"
+    )
 
 
 class Target(_Model):
@@ -83,7 +89,7 @@ class Target(_Model):
 
     name: Name
     kind: Literal[Kind.REDIS, Kind.HTTP]
-    replicas: int = Field(4, ge=1, le=1000)
+    replicas: int = Field(default=4, ge=1, le=1000)
     requests: Requests = Requests()
     slo: Slo | None = None
     redis: RedisWork = RedisWork()
@@ -100,14 +106,14 @@ class Stressor(_Model):
     """One pod of noise on every noisy node; decoys request the same on the other nodes."""
 
     kind: StressorKind
-    workers: int = Field(1, ge=1, le=8)
+    workers: int = Field(default=1, ge=1, le=8)
     requests: Requests = Requests(cpu_millis=500, memory_mib=128)
 
 
 class Noise(_Model):
     """The noisy neighbours; which nodes they are on is drawn anew for every block. `nodes: 0` leaves them out."""
 
-    nodes: int = Field(2, ge=0)
+    nodes: int = Field(default=2, ge=0)
     stressors: tuple[Stressor, ...] = (Stressor(kind="stress-cache"), Stressor(kind="stress-membw"))
 
 
@@ -115,45 +121,51 @@ class Load(_Model):
     """What the agents ask of the targets together."""
 
     arrivals: Literal["poisson", "constant"] = "poisson"
-    rate_per_s: float = Field(2400, gt=0, le=1_000_000, description="in all, over agents and targets")
-    connections: int = Field(1, ge=1, le=256, description="of each agent to each target")
-    pipeline: int = Field(1, ge=1, le=64, description="requests in flight on one connection (Redis)")
-    max_in_flight: int = Field(1024, ge=1, le=65536, description="of one agent; what is due beyond it is skipped")
-    timeout_ms: float = Field(1000, gt=0, le=30_000)
-    null_rate_per_s: float = Field(50, ge=0, le=10_000, description="of each agent at its null echo")
+    rate_per_s: float = Field(default=2400, gt=0, le=1_000_000, description="in all, over agents and targets")
+    connections: int = Field(default=1, ge=1, le=256, description="of each agent to each target")
+    pipeline: int = Field(default=1, ge=1, le=64, description="requests in flight on one connection (Redis)")
+    max_in_flight: int = Field(
+        default=1024, ge=1, le=65536, description="of one agent; what is due beyond it is skipped"
+    )
+    timeout_ms: float = Field(default=1000, gt=0, le=30_000)
+    null_rate_per_s: float = Field(default=50, ge=0, le=10_000, description="of each agent at its null echo")
 
 
 class Blocks(_Model):
     """How often every phase is measured."""
 
-    planned: int = Field(8, ge=1, le=1000)
-    reserve: int = Field(2, ge=0, le=1000, description="blocks that may replace void ones")
+    planned: int = Field(default=8, ge=1, le=1000)
+    reserve: int = Field(default=2, ge=0, le=1000, description="blocks that may replace void ones")
 
 
 class Timing(_Model):
     """The one warm-up and window that hold for all phases."""
 
-    window_s: float = Field(5, ge=0.5, le=600)
-    warm_up_s: float = Field(1, ge=0, le=60)
-    ready_timeout_s: float = Field(10, gt=0, le=600)
-    budget_s: float | None = Field(None, gt=0, description="no reserve block starts that would end after it")
+    window_s: float = Field(default=5, ge=0.5, le=600)
+    warm_up_s: float = Field(default=1, ge=0, le=60)
+    ready_timeout_s: float = Field(default=10, gt=0, le=600)
+    budget_s: float | None = Field(
+        default=None, gt=0, description="no reserve block starts that would end after it"
+    )
 
 
 class Gates(_Model):
     """What voids a block: about the generator and the environment, equal for all arms, blind to the outcome."""
 
-    quiet_lag_p99_ms: float = Field(0.5, gt=0)
-    strangers_cpu_share: float = Field(0.15, gt=0, le=1)
-    sent_ratio: float = Field(0.99, gt=0, le=1)
-    equivalence_margin: float = Field(0.10, gt=0, lt=1, description="ratios within 1/(1+m) … 1+m are equivalent")
+    quiet_lag_p99_ms: float = Field(default=0.5, gt=0)
+    strangers_cpu_share: float = Field(default=0.15, gt=0, le=1)
+    sent_ratio: float = Field(default=0.99, gt=0, le=1)
+    equivalence_margin: float = Field(
+        default=0.10, gt=0, lt=1, description="ratios within 1/(1+m) … 1+m are equivalent"
+    )
 
 
 class Scenario(_Model):
     """A benchmark. Phase 1 is the baseline (A), phase 2 the candidate (B)."""
 
     name: Name
-    seed: int = Field(1, ge=0, lt=2**63)
-    agents: int = Field(6, ge=1, le=1000)
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    agents: int = Field(default=6, ge=1, le=1000)
     phases: tuple[Phase, ...] = Field(min_length=1)
     targets: tuple[Target, ...] = Field(min_length=1)
     noise: Noise = Noise()
@@ -164,7 +176,10 @@ class Scenario(_Model):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Scenario:
-        for what, names in (("phases", [p.name for p in self.phases]), ("targets", [t.name for t in self.targets])):
+        for what, names in (
+            ("phases", [p.name for p in self.phases]),
+            ("targets", [t.name for t in self.targets]),
+        ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what}: the name {twice[0]!r} stands twice")
