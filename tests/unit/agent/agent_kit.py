@@ -151,7 +151,7 @@ async def http_server(*statuses: int) -> AsyncIterator[int]:
     """An HTTP server that answers with `statuses` in turn, the last one for ever; yields its port."""
     left = list(statuses)
 
-    async def answer(_: web.Request) -> web.Response:
+    async def answer(_: web.BaseRequest) -> web.Response:
         return web.Response(status=left.pop(0) if len(left) > 1 else left[0])
 
     runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)

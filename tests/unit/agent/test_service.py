@@ -55,9 +55,8 @@ class Caller:
     async def __call__(
         self, verb: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        data = None if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
-        if data and len(data) > 1 << 20:
-            data = io.BytesIO(data)
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        data = None if body is None else io.BytesIO(content)
         headers = {TOKEN_HEADER: TOKEN} if headers is None else headers
         url = self.served.endpoint.base_url + path
         async with self._session.request(verb, url, data=data, headers=headers) as response:

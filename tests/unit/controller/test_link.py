@@ -33,7 +33,7 @@ from kabench.wire.messages import (
 )
 
 MS = 1_000_000
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
@@ -138,7 +138,7 @@ async def test_the_clock_is_estimated_by_the_quickest_exchange() -> None:
     ahead_ns = 12_345_678_901
     waits_s = [0.02, 0.0, 0.02]
 
-    async def skewed(_: web.Request) -> web.Response:
+    async def skewed(_: web.BaseRequest) -> web.Response:
         now_ns = SystemClock.monotonic_ns() + ahead_ns
         await asyncio.sleep(waits_s.pop())
         return json(a_hello(monotonic_ns=now_ns))
@@ -150,7 +150,7 @@ async def test_the_clock_is_estimated_by_the_quickest_exchange() -> None:
 
 
 async def test_another_protocol_names_both() -> None:
-    async def newer(_: web.Request) -> web.Response:
+    async def newer(_: web.BaseRequest) -> web.Response:
         return json(a_hello(protocol=9))
 
     async with stranger(newer) as endpoint, linked(endpoint) as link:
@@ -159,7 +159,7 @@ async def test_another_protocol_names_both() -> None:
 
 
 async def test_a_damaged_log_is_not_accepted() -> None:
-    async def damages(_: web.Request) -> web.Response:
+    async def damages(_: web.BaseRequest) -> web.Response:
         return web.Response(body=b"damaged", headers={SHA256_HEADER: hashlib.sha256(b"whole").hexdigest()})
 
     async with stranger(damages) as endpoint, linked(endpoint) as link:
@@ -170,7 +170,7 @@ async def test_a_damaged_log_is_not_accepted() -> None:
 async def test_headers_and_token_go_with_every_call() -> None:
     seen: list[tuple[str, str]] = []
 
-    async def notes(request: web.Request) -> web.Response:
+    async def notes(request: web.BaseRequest) -> web.Response:
         seen.append((request.headers[TOKEN_HEADER], request.headers["Authorization"]))
         return json(Status("idle"))
 
@@ -190,7 +190,7 @@ async def test_headers_and_token_go_with_every_call() -> None:
     ],
 )
 async def test_what_is_no_agent(answer: web.Response, reason: str) -> None:
-    async def other(_: web.Request) -> web.Response:
+    async def other(_: web.BaseRequest) -> web.Response:
         return answer
 
     async with stranger(other) as endpoint, linked(endpoint) as link:
@@ -211,7 +211,7 @@ async def test_an_agent_that_is_silent(hurried: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr(link_module, "CALL_S", 0.05)
     monkeypatch.setattr(link_module, "STREAM_SILENCE_S", 0.05)
 
-    async def never(_: web.Request) -> web.Response:
+    async def never(_: web.BaseRequest) -> web.Response:
         await asyncio.Event().wait()
         return web.Response()
 
@@ -225,7 +225,7 @@ async def test_an_agent_that_is_silent(hurried: None, monkeypatch: pytest.Monkey
 async def test_only_calls_that_may_be_repeated_are(hurried: None) -> None:
     calls: list[str] = []
 
-    async def drops(request: web.Request) -> web.Response:
+    async def drops(request: web.BaseRequest) -> web.Response:
         calls.append(request.path)
         if calls.count(request.path) < 3:
             assert request.transport is not None
@@ -250,7 +250,7 @@ async def test_only_calls_that_may_be_repeated_are(hurried: None) -> None:
 async def test_refusals_are_not_repeated(hurried: None) -> None:
     calls: list[str] = []
 
-    async def refuses(request: web.Request) -> web.Response:
+    async def refuses(request: web.BaseRequest) -> web.Response:
         calls.append(request.path)
         return json(Refusal("no"), 409)
 
@@ -261,7 +261,7 @@ async def test_refusals_are_not_repeated(hurried: None) -> None:
 
 
 async def test_a_stream_that_ends_without_its_seal() -> None:
-    async def unsealed(_: web.Request) -> web.Response:
+    async def unsealed(_: web.BaseRequest) -> web.Response:
         line = msgspec.json.encode({"window": "001-a", "index": 0, "kinds": {}, "health": {}})
         return web.Response(body=b"\n" + line + b"\n\n")
 
