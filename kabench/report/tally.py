@@ -53,7 +53,7 @@ class RoundTally:
     """One round, from its agents' intervals.
 
     Args:
-        roles: of every node in this block.
+        roles: of every node in this block; empty before the first.
         window_intervals: how many intervals the window has; later ones are drain.
     """
 
@@ -62,7 +62,7 @@ class RoundTally:
         self.agents = {name: AgentTally() for name in roles}
         self.kinds: dict[str, KindTally] = {}
         self._window_intervals = max(1, window_intervals)
-        self._any_quiet = "quiet" in roles.values()
+        self._any_quiet = not roles or "quiet" in roles.values()
 
     def add(self, agent: str, interval: Interval) -> None:
         """Add an interval; the sealing one only says that the agent is done, since it repeats the window's totals."""

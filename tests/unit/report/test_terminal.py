@@ -177,7 +177,9 @@ def test_before_anything_has_happened_the_view_can_be_drawn() -> None:
     observer = LiveObserver(SEED, console(), ManualClock().monotonic_ns)
     with observer:
         observer.stage("start")
-    assert "starting" in "\n".join(shown(observer))
+    text = "\n".join(shown(observer))
+    assert "starting" in text
+    assert "none is quiet" not in text
 
 
 def test_a_lost_agent_is_seen() -> None:
