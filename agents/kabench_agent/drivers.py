@@ -95,13 +95,13 @@ class Connection(asyncio.Protocol):
         """The peer closed, or the network broke; after our own `end` there is nothing left to do."""
         self.end(Verdict.RESET)
 
-    def end(self, verdict: Verdict) -> None:
-        """Close now; what is still on it gets `verdict`. Idempotent."""
+    def end(self, verdict: Verdict, *, own: bool = False) -> None:
+        """Close now; what is still on it gets `verdict`. `own`: we would have it so, the peer did nothing. Idempotent."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
             self._reader.close()
-            self._pool.lost(self, verdict)
+            self._pool.lost(self, verdict, own)
 
 
 class Pool:
@@ -181,19 +181,19 @@ class Pool:
         is_open = self.flights.is_open
         for connection in list(self.alive):
             if not all(is_open(index) for index in connection.queue):
-                connection.end(Verdict.ABORTED)
+                connection.end(Verdict.ABORTED, own=True)
 
     def close(self) -> None:
         """End all connections for good; what is on them is over as aborted."""
         self._closed = True
         for connection in list(self.alive):
-            connection.end(Verdict.ABORTED)
+            connection.end(Verdict.ABORTED, own=True)
 
     def opened(self, connection: Connection) -> None:
         """A connection is there: those who wait go first."""
         self._attempts -= 1
         if self._closed:
-            connection.end(Verdict.ABORTED)
+            connection.end(Verdict.ABORTED, own=True)
             return
         self._made += 1
         if self._made > self._size:
@@ -206,9 +206,6 @@ class Pool:
 
     def replied(self, connection: Connection, verdicts: Iterable[Verdict], stays: bool) -> None:
         """Replies came, in the order of the requests; each makes room for one that waits, if the connection stays."""
-        if not connection.useful:
-            connection.useful = True
-            self._backoff_ns = 0
         for verdict in verdicts:
             if not connection.queue:  # a reply that nobody asked for: what follows cannot be told apart
                 connection.end(Verdict.ABORTED)
@@ -217,12 +214,15 @@ class Pool:
             if verdict is Verdict.MALFORMED:
                 connection.end(Verdict.ABORTED)
                 return
+            if not connection.useful:
+                connection.useful = True
+                self._backoff_ns = 0
             if stays:
                 self._give_back(connection)
         if self.flights.over:
             self._landing.settle()
 
-    def lost(self, connection: Connection, verdict: Verdict) -> None:
+    def lost(self, connection: Connection, verdict: Verdict, own: bool) -> None:
         """A connection has ended; what is on it gets `verdict`."""
         now_ns = self._now_ns()
         self.alive.discard(connection)
@@ -231,7 +231,7 @@ class Pool:
             index = connection.queue.popleft()
             if self.flights.is_open(index):
                 self._landing.land(index, now_ns, verdict)
-        if not connection.useful:  # it accepts, and closes: as bad as a refusal
+        if not own and not connection.useful:  # it accepts, and closes: as bad as a refusal
             self._pause(now_ns)
         self._landing.settle()
 

@@ -271,11 +271,11 @@ class Engine:
         while index < count and due_ns[index] <= until_ns:
             now_ns = issued_at_ns[index] = clock_ns()
             target = targets[index]
-            flights.issued = index + 1
-            flights.take_off(index, target)
-            if flights.bounded > bound and target != self._unbounded:
-                self.land(index, now_ns, Verdict.SKIPPED)
+            if flights.bounded >= bound and target != self._unbounded:
+                self._recorder.add(index, now_ns, Verdict.SKIPPED)
+                flights.skip(index)
             else:
+                flights.take_off(index, target)
                 self._pools[target].dispatch(index, now_ns)
             index += 1
 

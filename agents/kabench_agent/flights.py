@@ -67,13 +67,18 @@ class Flights:
         return not self.in_flight and self.issued == len(self.due_ns)
 
     def take_off(self, index: int, target: int) -> None:
-        """`index`, of `target`, is under way."""
+        """`index`, of `target`, is under way: the next of the schedule."""
+        self.issued = index + 1
         self._open[index] = 1
         self.in_flight += 1
         if target != self.unbounded:
             self.bounded += 1
         if self.in_flight > self.peak:
             self.peak = self.in_flight
+
+    def skip(self, index: int) -> None:
+        """`index`, the next of the schedule, is over before it began."""
+        self.issued = index + 1
 
     def land(self, index: int) -> None:
         """`index` is over."""
