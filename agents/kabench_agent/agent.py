@@ -90,9 +90,7 @@ class Agent:
 
     def status(self) -> Status:
         """Where the session stands, and what is wrong, if anything."""
-        log = self._window.log if self._window else None
-        problems = (self._session.error, log.problem if log else "", self._spool.problem)
-        error = "; ".join(problem for problem in problems if problem)
+        error = "; ".join(filter(None, (self._session.error, self._spool.problem)))
         return Status(str(self._session.state), self._session.window, error)
 
     async def prepare(self, order: Prepare) -> Prepared:
@@ -157,7 +155,9 @@ class Agent:
     async def _run(self, window: Window, start_ns: int) -> None:
         try:
             seal = await window.run(start_ns)
-            self._session.sealed(self.clock.monotonic_ns())  # before the last line, which invites to fetch the log
+            self._session.sealed(
+                self.clock.monotonic_ns()
+            )  # before the last line, which invites to fetch the log
             await window.live.sealed(seal)
         except Exception as error:
             logger.exception("running %s", window.order.window)

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import logging
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -27,6 +27,8 @@ with warnings.catch_warnings():
     from asyncio_redis.encoders import BytesEncoder
 
 logging.getLogger("asyncio_redis").setLevel(logging.CRITICAL)
+
+T = TypeVar("T")
 
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.25
@@ -66,7 +68,7 @@ async def make_ready(order: Prepare, clock: Clock) -> dict[str, int]:
     return {target.name: count for target, count in zip(to_fill, counts, strict=True)}
 
 
-async def _for_each(targets: Any, call: Callable[[Target], Any]) -> list[Any]:
+async def _for_each(targets: Sequence[Target], call: Callable[[Target], Coroutine[None, None, T]]) -> list[T]:
     """Call for every target side by side; the first refusal ends the others."""
     try:
         async with asyncio.TaskGroup() as group:

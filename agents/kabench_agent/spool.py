@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
+import threading
 from pathlib import Path
 
 from kabench.core.logline import SEAL_MARK
@@ -50,8 +51,11 @@ class OpenLog:
         self._sha = hashlib.sha256()
         self._sealed = False
         self._fd = -1
+        self._closing = threading.Lock()
+        self._made = False
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            self._made = True
         except OSError as error:
             self._fail(error)
 
@@ -81,9 +85,10 @@ class OpenLog:
 
     def close(self) -> None:
         """Wait for the disk and end writing. Idempotent."""
-        if self._fd < 0:
+        with self._closing:  # a seal waits for the disk in a thread, and may be given up meanwhile
+            fd, self._fd = self._fd, -1
+        if fd < 0:
             return
-        fd, self._fd = self._fd, -1
         try:
             os.fsync(fd)
         except OSError as error:
@@ -118,7 +123,8 @@ class OpenLog:
             AgentError: the file cannot be deleted.
         """
         self.close()
-        _unlink(self._path, self.window)
+        if self._made:
+            _unlink(self._path, self.window)
 
     def _fail(self, error: OSError) -> None:
         """Remember why, and cut what was written in part, so that the file ends with a whole piece."""
@@ -178,19 +184,18 @@ class Spool:
     Args:
         folder: where they lie; made if it is missing.
 
-    Attributes:
-        problem: why the folder could not be read, "" if it could. Logs are then kept in memory.
+    Where the folder cannot be read or made, logs are kept in memory.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._logs: dict[tuple[str, str], HeldLog] = {}
-        self.problem = ""
+        self._problem = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._find()
         except OSError as error:
-            self.problem = f"the spool cannot be used: {error.strerror}"
+            self._problem = f"the spool cannot be used: {error.strerror}"
 
     def open(self, run: str, window: str) -> OpenLog:
         """Begin a log.
@@ -208,6 +213,11 @@ class Spool:
         check_names(run, window)
         if (run, window) in self._logs:
             raise AgentError(f"a log of {window} is held already: fetch and acknowledge it first")
+
+    @property
+    def problem(self) -> str:
+        """What the disk did not take, or why it cannot be used; "" if all is well."""
+        return "; ".join(filter(None, [self._problem, *(log.problem for log in self._logs.values())]))
 
     def states(self) -> tuple[WindowState, ...]:
         """All logs, by their names."""

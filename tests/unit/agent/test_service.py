@@ -337,6 +337,9 @@ async def test_an_unreachable_spool_keeps_the_log_in_memory_and_says_so(tmp_path
         assert "Not a directory" in (await call.status()).error
         _, content = await call("GET", "/v1/windows/001-default/log")
         assert read_log(content.splitlines(keepends=True)).seal is not None
+        digest = hashlib.sha256(content).hexdigest()
+        status, body = await call("POST", "/v1/windows/001-default/ack", {"sha256": digest})
+        assert (status, (await call.windows()).windows) == (200, ()), body
 
 
 async def test_a_restarted_agent_finds_its_logs(tmp_path: Path, port: int) -> None:

@@ -124,6 +124,9 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     log.seal(b"two")
     assert (log.content(), log.state().sealed) == (b"onetwo", True)
     assert "kept in memory" in log.problem
+    assert spool.problem == f"the spool cannot be used: Not a directory; {log.problem}"
+    spool.remove(log)
+    assert spool.problem == "the spool cannot be used: Not a directory"
 
 
 def test_a_log_that_someone_cut_is_not_handed_out(tmp_path: Path) -> None:
