@@ -16,6 +16,7 @@ from kabench.clock import Clock
 from kabench.controller.crew import Crew, Failures
 from kabench.controller.observer import Observer
 from kabench.core.contention import Contention
+from kabench.core.identity import Kind
 from kabench.core.journal import RoundStarted
 from kabench.core.plan import BlockPlan
 from kabench.core.result import AgentWindow, NoiseRecord, Placement, RoundRecord
@@ -212,8 +213,8 @@ def prepare_orders(
                 load=_load(specs[target.workload]),
                 rate_per_s=share,
                 connections=load.connections,
-                pipeline=load.pipeline if target.kind == "redis" else 1,
-                fill=target.kind == "redis" and index % len(agents) == position,
+                pipeline=load.pipeline if target.kind is Kind.REDIS else 1,
+                fill=target.kind is Kind.REDIS and index % len(agents) == position,
             )
             for index, target in enumerate(placed)
         )
@@ -238,7 +239,7 @@ def prepare_orders(
 
 
 def _load(target: Target) -> wire.RedisLoad | wire.HttpLoad:
-    if target.kind == "redis":
+    if target.kind is Kind.REDIS:
         return wire.RedisLoad(target.redis.keys, target.redis.value_bytes, target.redis.get_ratio)
     return wire.HttpLoad(target.http.path, target.http.body_bytes)
 
