@@ -78,6 +78,24 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Gone, or waiting for an init that does not reap."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run after a while."""
+    deadline = time.monotonic() + DEADLINE_S
+    left = processes
+    while left and time.monotonic() < deadline:
+        left = [process for process in left if not has_ended(process)]
+        time.sleep(0.01)
+    return left
+
+
 def listener(port: int) -> psutil.Process:
     (found,) = [p for p in descendants() if listens(p.pid, port)]
     return found
@@ -89,13 +107,13 @@ def child(word: str) -> psutil.Process:
 
 
 async def test_every_thread_of_every_process_stays_on_its_slot(tmp_path: Path) -> None:
-    spec = scenario(agents=3, noise=Noise(nodes=3, stressors=ALL_NOISE))
+    spec = scenario(agents=3, noise=Noise(nodes=1, stressors=ALL_NOISE))
     async with fleet_of(tmp_path, spec) as fleet:
         allowed = {node.cpus for node in fleet.nodes}
-        await fleet.start_noise(round_of(*(node.name for node in fleet.nodes)))
+        await fleet.start_noise(round_of("node-1"))
         await fleet.place(round_of(), {})
         processes = descendants()
-        assert len(processes) >= 3 * 2 + 3 * 3 + 2
+        assert len(processes) >= 3 * 2 + 2 * 3 + 2
         tasks = [int(task) for p in processes for task in os.listdir(f"/proc/{p.pid}/task")]
         assert len(tasks) > len(processes)  # Redis has threads of its own
         assert all(frozenset(os.sched_getaffinity(task)) in allowed for task in tasks)
@@ -337,7 +355,7 @@ async def test_noise_that_is_killed_is_a_casualty_and_has_no_figures(tmp_path: P
         (work,) = await fleet.stop_noise()
         assert work.ops is None
         assert "killed by SIGKILL" in work.note
-        assert psutil.wait_procs(workers, DEADLINE_S)[1] == []
+        assert survivors(workers) == []
 
 
 @pytest.mark.parametrize("stage", ["agents", "noise", "targets", "idle"])
@@ -402,8 +420,7 @@ def test_a_controller_that_is_killed_takes_everything_with_it(tmp_path: Path) ->
         below = psutil.Process(controller.pid).children(recursive=True)
         assert len(below) >= 4 + 2 + 2 + 3
         controller.kill()
-        gone, alive = psutil.wait_procs(below, DEADLINE_S)
-    assert (len(gone), alive) == (len(below), [])
+        assert survivors(below) == []
 
 
 def test_ctrl_c_reaches_the_controller_alone_and_it_cleans_up(tmp_path: Path) -> None:
@@ -419,8 +436,7 @@ def test_ctrl_c_reaches_the_controller_alone_and_it_cleans_up(tmp_path: Path) ->
         below = psutil.Process(controller.pid).children(recursive=True)
         os.killpg(controller.pid, signal.SIGINT)  # as a terminal does
         controller.wait(DEADLINE_S)
-        gone, alive = psutil.wait_procs(below, DEADLINE_S)
-    assert (len(gone), alive) == (len(below), [])
+        assert survivors(below) == []
     assert not (tmp_path / "tmp").exists()
 
 

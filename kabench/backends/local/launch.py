@@ -23,6 +23,7 @@ def main(parent: int, cpus: set[int], command: list[str]) -> int:
         return CANNOT_START
     if os.getppid() != parent:  # it died before the line above
         return CANNOT_START
+    os.closerange(3, 65_536)  # what the controller inherited from a shell or a supervisor is not for children
     try:
         os.sched_setaffinity(0, cpus)
         os.execv(command[0], command)

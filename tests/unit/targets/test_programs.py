@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -116,8 +117,12 @@ def test_workers_die_with_a_stressor_that_is_killed() -> None:
         workers = psutil.Process(process.pid).children()
         process.kill()
         process.wait(DEADLINE_S)
-        gone, alive = psutil.wait_procs(workers, DEADLINE_S)
-    assert (len(gone), alive) == (2, [])
+        deadline = time.monotonic() + DEADLINE_S
+        while any(
+            w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers
+        ):  # not every init reaps
+            assert time.monotonic() < deadline
+    assert len(workers) == 2
 
 
 def test_a_worker_that_is_killed_ends_the_stressor_with_an_error() -> None:
