@@ -88,6 +88,7 @@ class Recorder:
         self._next_index = 0
         self._start_ns = start_ns
         self._began = False
+        self._cpu_share = 0.0
         self._open(start_ns)
 
     def add(self, index: int, at_ns: int, verdict: Verdict) -> None:
@@ -190,13 +191,16 @@ class Recorder:
         self._on_closed()
 
     def _health(self, now_ns: int) -> Health:
-        """Since the last sample. Where several intervals close at once, the first has it all."""
+        """Since the last sample. Where several intervals close at once, they share it: sums are the first's."""
         before, spent_ns = self._sample, now_ns - self._sampled_ns
-        after = self._vitals.sample() if spent_ns else before
-        self._sample, self._sampled_ns = after, now_ns
+        after = before
+        if spent_ns:
+            after = self._sample = self._vitals.sample()
+            self._sampled_ns = now_ns
+            self._cpu_share = (after.cpu_ns - before.cpu_ns) / spent_ns
         reconnects, self.reconnects = self.reconnects, 0
         return Health(
-            cpu_share=(after.cpu_ns - before.cpu_ns) / spent_ns if spent_ns else 0.0,
+            cpu_share=self._cpu_share,
             collections=after.collections - before.collections,
             max_in_flight=self._flights.take_peak(),
             reconnects=reconnects,

@@ -113,8 +113,8 @@ def _constant(rng: np.random.Generator, rate_per_s: float, warm_up_ns: int, wind
     period_ns = NS_PER_S / rate_per_s
     span_ns = warm_up_ns + window_ns
     steps = np.arange(int(span_ns / period_ns) + 1)
-    due_ns = ((rng.random() + steps) * period_ns).astype(np.int64)
-    return due_ns[due_ns < span_ns] - warm_up_ns
+    after_ns = (rng.random() + steps) * period_ns
+    return after_ns[after_ns < span_ns].astype(np.int64) - warm_up_ns
 
 
 def _operations(seed: int, stream: Stream, count: int) -> Ints:

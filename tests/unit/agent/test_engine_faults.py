@@ -246,7 +246,7 @@ async def test_a_server_that_turns_connections_away_is_not_hammered():
     world.at(START_NS, turn_away)
     done = await kit.run(world, prepare)
     assert done.seal.totals["redis-0"].errors == {"reply": 2}
-    assert 5 < len(server.attempts) < 16
+    assert 5 < len(server.attempts) < 25  # a refusal that was somebody's reply begins the pauses anew
 
 
 async def test_a_null_echo_that_garbles_is_malformed():

@@ -1,0 +1,150 @@
+"""Arrivals: the same seed gives the same, different agents differ, and the counts and gaps are what was asked for."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kabench.core.schedule import NS_PER_S, Stream, compute
+
+STREAMS = (Stream("redis-0", 300.0, keys=100, get_ratio=0.8), Stream("echo-0", 200.0), Stream("none", 0.0))
+
+
+def made(seed=1, arrivals="poisson", streams=STREAMS, warm_up_s=1.0, window_s=10.0):
+    return compute(
+        seed, arrivals, streams, warm_up_ns=round(warm_up_s * NS_PER_S), window_ns=round(window_s * NS_PER_S)
+    )
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    rates=st.lists(st.floats(0, 2000), max_size=4),
+    warm_up_ns=st.integers(0, 10**9),
+    window_ns=st.integers(0, 10**9),
+)
+def test_every_schedule_is_sorted_inside_its_time_and_counted(arrivals, seed, rates, warm_up_ns, window_ns):
+    streams = [Stream(f"t{number}", rate, keys=number) for number, rate in enumerate(rates)]
+    schedule = compute(seed, arrivals, streams, warm_up_ns=warm_up_ns, window_ns=window_ns)
+    due_ns = schedule.due_ns
+    assert due_ns.dtype == schedule.target.dtype == schedule.op.dtype == np.int64
+    assert due_ns.size == schedule.target.size == schedule.op.size
+    assert (np.diff(due_ns) >= 0).all()
+    assert ((due_ns >= -warm_up_ns) & (due_ns < window_ns)).all()
+    for number, stream in enumerate(streams):
+        mine = schedule.target == number
+        assert schedule.planned[stream.name] == np.count_nonzero(due_ns[mine] >= 0)
+        keys = np.where(schedule.op[mine] >= 0, schedule.op[mine], ~schedule.op[mine])
+        assert (keys < max(stream.keys, 1)).all()
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+def test_the_same_seed_gives_the_same_and_another_another(arrivals):
+    one, same, other = made(7, arrivals), made(7, arrivals), made(8, arrivals)
+    for name in ("due_ns", "target", "op"):
+        assert np.array_equal(getattr(one, name), getattr(same, name))
+    assert one.planned == same.planned
+    assert (
+        not np.intersect1d(one.due_ns, other.due_ns).size > 5
+    )  # two agents do not send at the same instants
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+def test_a_stream_does_not_depend_on_the_others(arrivals):
+    both = made(3, arrivals)
+    alone = made(3, arrivals, STREAMS[1:2])
+    assert np.array_equal(both.due_ns[both.target == 1], alone.due_ns)
+    reordered = made(3, arrivals, STREAMS[::-1])
+    redis = reordered.target == 2
+    assert np.array_equal(both.op[both.target == 0], reordered.op[redis])
+
+
+def test_what_is_due_at_the_same_instant_goes_by_the_order_of_the_streams():
+    streams = [Stream("a", 1e9), Stream("b", 1e9)]
+    schedule = compute(1, "constant", streams, warm_up_ns=0, window_ns=50)
+    assert schedule.due_ns.tolist() == sorted([*range(50), *range(50)])
+    assert schedule.target.tolist() == [0, 1] * 50
+
+
+def test_constant_arrivals_are_evenly_spaced_from_a_phase_of_their_own():
+    phases = set()
+    for seed in range(20):
+        due_ns = made(seed, "constant", (Stream("t", 300.0),), warm_up_s=0.0).due_ns
+        assert due_ns.size == 3000
+        assert set(np.diff(due_ns).tolist()) <= {3_333_333, 3_333_334}
+        assert 0 <= due_ns[0] < 3_333_334
+        phases.add(int(due_ns[0]))
+    assert len(phases) == 20
+
+
+def test_a_long_constant_schedule_does_not_drift():
+    due_ns = made(1, "constant", (Stream("t", 7.0),), warm_up_s=0.0, window_s=3600.0).due_ns
+    steps = np.arange(due_ns.size)
+    assert np.abs(due_ns - due_ns[0] - steps * NS_PER_S / 7).max() <= 1
+
+
+def test_poisson_counts_have_the_poisson_mean_and_variance():
+    counts = np.array(
+        [made(seed, streams=(Stream("t", 50.0),), window_s=4.0).planned["t"] for seed in range(2000)]
+    )
+    assert abs(counts.mean() - 200) < 4 * math.sqrt(200 / counts.size)
+    assert 0.9 < counts.var() / 200 < 1.1
+
+
+def test_poisson_gaps_are_exponential():
+    """Kolmogorov-Smirnov against 1 - exp(-x), at a level of 0.1%."""
+    due_ns = made(11, streams=(Stream("t", 1000.0),), window_s=30.0).due_ns
+    gaps = np.sort(np.diff(due_ns)) * 1e-6  # in mean gaps
+    ranks = np.arange(1, gaps.size + 1) / gaps.size
+    distance = np.abs(ranks - (1 - np.exp(-gaps))).max()
+    assert distance < 1.95 / math.sqrt(gaps.size)
+    assert abs(np.corrcoef(np.diff(due_ns)[:-1], np.diff(due_ns)[1:])[0, 1]) < 4 / math.sqrt(gaps.size)
+
+
+def test_streams_of_one_agent_are_independent():
+    """Counts per 10 ms of two streams with one seed do not move together."""
+    schedule = made(5, streams=(Stream("a", 2000.0), Stream("b", 2000.0)), window_s=20.0)
+    bins = np.arange(0, 20 * NS_PER_S, NS_PER_S // 100)
+    a, b = (np.histogram(schedule.due_ns[schedule.target == number], bins)[0] for number in (0, 1))
+    assert abs(np.corrcoef(a, b)[0, 1]) < 4 / math.sqrt(bins.size)
+
+
+def test_operations_follow_the_mix_and_cover_the_keys_evenly():
+    schedule = made(2, streams=(Stream("t", 20_000.0, keys=100, get_ratio=0.9),))
+    reads = schedule.op >= 0
+    assert abs(reads.mean() - 0.9) < 4 * math.sqrt(0.09 / reads.size)
+    keys = np.bincount(np.where(reads, schedule.op, ~schedule.op), minlength=100)
+    expected = reads.size / 100
+    chi_square = ((keys - expected) ** 2 / expected).sum()
+    assert chi_square < 99 + 4 * math.sqrt(2 * 99)
+    assert keys.size == 100
+
+
+@pytest.mark.parametrize(("ratio", "reads"), [(0.0, 0.0), (1.0, 1.0)])
+def test_a_pure_mix_is_pure(ratio, reads):
+    assert (made(streams=(Stream("t", 500.0, keys=3, get_ratio=ratio),)).op >= 0).mean() == reads
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"arrivals": "uniform"}, "poisson, constant"),
+        ({"streams": (Stream("t", -1.0),)}, "t: a rate"),
+        ({"streams": (Stream("t", math.nan),)}, "t: a rate"),
+        ({"streams": (Stream("t", math.inf),)}, "t: a rate"),
+        ({"streams": (Stream("t", 1.0), Stream("t", 2.0))}, "twice"),
+        ({"window_s": -1.0}, "negative"),
+        ({"warm_up_s": -1.0}, "negative"),
+    ],
+)
+def test_what_makes_no_schedule_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        made(**change)
+
+
+def test_no_streams_make_an_empty_schedule():
+    schedule = made(streams=())
+    assert schedule.due_ns.size == 0
+    assert schedule.planned == {}
