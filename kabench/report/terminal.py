@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
@@ -143,7 +144,8 @@ class PlainObserver(TerminalObserver):
         self._print(text)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with contextlib.suppress(OSError):  # whoever read this has gone: no reason to stop
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveObserver(TerminalObserver):
@@ -165,11 +167,13 @@ class LiveObserver(TerminalObserver):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        with contextlib.suppress(OSError):
+            self._live.stop()
 
     def refresh(self) -> None:
-        """Draw the view as things stand."""
-        self._live.update(self.render(), refresh=True)
+        """Draw the view as things stand; a terminal that is gone is no reason to stop."""
+        with contextlib.suppress(OSError):
+            self._live.update(self.render(), refresh=True)
 
     def stage(self, text: str) -> None:
         """Draw the new stage at once."""

@@ -19,27 +19,22 @@ def draw(facts: Facts) -> Figure:
 
 def _whole(facts: Facts) -> Figure:
     lines = _notes(facts)
-    fig = style.figure(1600, 1290 + LINE_PX * len(lines))
-    columns = len(facts.kinds)
-    grid = fig.add_gridspec(
-        4,
-        columns + 1,
-        height_ratios=[0.42, 1.6, 1.25, 0.06 + 0.075 * len(lines)],
-        width_ratios=[2 / columns] * columns + [1],
-    )
-    _headline(fig.add_subplot(grid[0, :]), facts)
-    for column, kind in enumerate(facts.kinds):
-        p99.panel(fig.add_subplot(grid[1, column]), facts, kind, compact=True)
-        curve = fig.add_subplot(grid[2, column])
-        distribution.panel(curve, facts, kind, compact=True)
-        curve.set_title(f"{kind.kind}: by percentile (dotted: service time)", loc="left", fontsize=14)
-    where = fig.add_subplot(grid[1, -1])
+    notes_px = 40 + LINE_PX * len(lines)
+    fig = style.figure(1600, 1250 + notes_px)
+    top, body, bottom = fig.subfigures(3, 1, squeeze=False, height_ratios=[190, 1060, notes_px])[:, 0]
+    _headline(top.subplots(), facts)
+    left, right = body.subfigures(1, 2, width_ratios=[2.05, 1], squeeze=False)[0]
+    axes = left.subplots(2, len(facts.kinds), squeeze=False, height_ratios=[1.3, 1])
+    for kind, upper, lower in zip(facts.kinds, axes[0], axes[1], strict=True):
+        p99.panel(upper, facts, kind, compact=True)
+        distribution.panel(lower, facts, kind, compact=True)
+        lower.set_title(f"{kind.kind}: by percentile (dotted: service time)", loc="left", fontsize=14)
+    where, lag, noise = right.subplots(3, 1, height_ratios=[2.6, 1, 1])
     placement.panel(where, facts, compact=True)
     where.set_title("Where targets were put\n", loc="left", fontsize=15, pad=10)
-    side = grid[2, -1].subgridspec(2, 1)
-    _lag(fig.add_subplot(side[0]), facts)
-    _noise(fig.add_subplot(side[1]), facts)
-    _text(fig.add_subplot(grid[3, :]), lines)
+    _lag(lag, facts)
+    _noise(noise, facts)
+    _text(bottom.subplots(), lines)
     return fig
 
 
@@ -57,18 +52,10 @@ def _bare(facts: Facts, stamp: str, reason: str) -> Figure:
 
 def _headline(ax: Axes, facts: Facts) -> None:
     style.bare(ax)
-    text = style.wrap(facts.result.comparison.headline, 84)
-    style.free(
-        ax.text(
-            0,
-            1,
-            text,
-            fontsize=23 if text.count("\n") < 3 else 19,
-            fontweight="bold",
-            va="top",
-            linespacing=1.25,
-        )
-    )
+    text, size = style.wrap(facts.result.comparison.headline, 76), 22
+    if text.count("\n") > 2:
+        text, size = style.wrap(facts.result.comparison.headline, 96), 16
+    style.free(ax.text(0, 1, text, fontsize=size, fontweight="bold", va="top", linespacing=1.25))
     style.free(ax.text(0, 0, facts.basis, fontsize=13, color=style.MUTED, va="bottom"))
 
 
@@ -99,7 +86,7 @@ def _lag(ax: Axes, facts: Facts) -> None:
     ax.set_ylim(1.6, -0.6)
     ax.set_xlim(0, furthest * 1.1)
     ax.tick_params(axis="both", labelsize=11)
-    ax.set_xlabel("ms, one mark an agent and window (red: void blocks)", fontsize=11)
+    ax.set_xlabel("ms, an agent and window each; red: void", fontsize=11)
     ax.grid(axis="x")
 
 

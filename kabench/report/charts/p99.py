@@ -39,9 +39,10 @@ def draw(facts: Facts) -> Figure:
 
 def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> None:
     """Blocks as points, the first two phases joined into pairs, the geometric mean as a bar, SLOs as lines."""
+    roomy = len(facts.phases) <= 3 and not compact
     _pairs(ax, facts, kind)
     for position, phase in enumerate(facts.phases):
-        _phase(ax, position, phase, kind, few=len(facts.phases) <= 3)
+        _phase(ax, position, phase, kind, roomy=roomy)
     style.slo(ax, kind.slos_ms.values())
     values = [ns / 1e6 for blocks in kind.p99_ns.values() for ns in blocks.values()]
     values += kind.slos_ms.values()
@@ -49,20 +50,18 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> 
         ax.set_ylim(min(values) / 1.5, max(values) * 1.45)
     style.log_ms(ax)
     ax.set_ylabel("p99 response time, ms (log)")
-    few = len(facts.phases) <= 3
-    ax.set_xlim(-0.62 if few else -0.85, len(facts.phases) - (0.38 if few else 0.1))
-    crowded = len(facts.phases) > 3 or compact
-    labels = [_label(phase, kind, crowded=crowded) for phase in facts.phases]
-    ax.set_xticks(range(len(labels)), labels, fontsize=12 if crowded else 14)
+    ax.set_xlim(-0.72 if roomy else -0.85, len(facts.phases) - (0.28 if roomy else 0.1))
+    labels = [_label(phase, kind, roomy=roomy) for phase in facts.phases]
+    ax.set_xticks(range(len(labels)), labels, fontsize=14 if roomy else 12)
     if len(facts.phases) > 3:
         ax.set_xticks(range(len(labels)), labels, rotation=28, ha="right", rotation_mode="anchor")
     ax.tick_params(axis="x", length=0)
     _heading(ax, facts, kind)
 
 
-def _label(phase: str, kind: KindFacts, *, crowded: bool) -> str:
+def _label(phase: str, kind: KindFacts, *, roomy: bool) -> str:
     name = phase if len(phase) < 20 else style.wrap(phase, 16)
-    return name if crowded else f"{name}\n{kind.requests(phase):,} requests"
+    return f"{name}\n{kind.requests(phase):,} requests" if roomy else name
 
 
 def _pairs(ax: Axes, facts: Facts, kind: KindFacts) -> None:
@@ -71,7 +70,7 @@ def _pairs(ax: Axes, facts: Facts, kind: KindFacts) -> None:
         ax.plot([0, 1], [point.a_ns / 1e6, point.b_ns / 1e6], color=style.FAINT, linewidth=1.4, zorder=1)
 
 
-def _phase(ax: Axes, position: int, phase: str, kind: KindFacts, *, few: bool) -> None:
+def _phase(ax: Axes, position: int, phase: str, kind: KindFacts, *, roomy: bool) -> None:
     look = style.phase_style(position)
     values = [ns / 1e6 for ns in kind.p99_ns[phase].values()]
     ax.scatter(
@@ -93,16 +92,16 @@ def _phase(ax: Axes, position: int, phase: str, kind: KindFacts, *, few: bool) -
         return
     # left of the first phase and right of the others, where no pair's line runs
     side = -1 if position == 0 else 1
-    reach = (position + 0.1 * side, position + (0.22 if few else 0.3) * side)
+    reach = (position + 0.1 * side, position + (0.22 if roomy else 0.3) * side)
     ax.plot(reach, [mean, mean], color=look.color, linewidth=5, solid_capstyle="butt", zorder=4)
     label = ax.annotate(
-        style.milliseconds(mean * 1e6) if few else style.milliseconds(mean * 1e6).removesuffix(" ms"),
+        style.milliseconds(mean * 1e6) if roomy else style.milliseconds(mean * 1e6).removesuffix(" ms"),
         (reach[1], mean),
         (5 * side, 0),
         textcoords="offset points",
         va="center",
         ha="right" if side < 0 else "left",
-        fontsize=15 if few else 11,
+        fontsize=15 if roomy else 11,
         fontweight="bold",
         zorder=5,
     )

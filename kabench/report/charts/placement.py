@@ -42,7 +42,7 @@ def panel(ax: Axes, facts: Facts, *, compact: bool = False) -> None:
             f"{style.wrap(entry.phase, 20)}\n"
             + (f"{share} noisy" if compact else f"{share} of {entry.placed} on noisy")
         )
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names, fontsize=12 if compact else 14)
     ax.set_ylim(len(names) - 0.45, -0.85)
     ax.tick_params(axis="y", length=0)
     _percent_axis(ax)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import pytest
@@ -211,6 +212,30 @@ def test_plain_lines_one_a_round_and_one_a_reason() -> None:
         "block 1 is void: x: y",
         "node-3: agent restarted",
     ]
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed once the run had begun."""
+
+    closed_now = False
+
+    def write(self, text: str) -> int:
+        if self.closed_now:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("kind", [LiveObserver, PlainObserver])
+def test_a_terminal_that_is_gone_stops_nothing(kind: type[LiveObserver | PlainObserver]) -> None:
+    out, time = Gone(), ManualClock()
+    observer = kind(SEED, Console(file=out, width=80, height=24, force_terminal=True), time.monotonic_ns)
+    with observer if isinstance(observer, LiveObserver) else contextlib.nullcontext():
+        observer.fleet(nodes())
+        assert out.getvalue()
+        out.closed_now = True
+        play(observer, time)
+        observer.round_ended(RoundRecord("w", 1, "default"))
+    assert observer.pace.done == 1
 
 
 @pytest.mark.parametrize(

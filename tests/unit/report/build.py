@@ -1,0 +1,225 @@
+"""Synthetic runs for tests: latencies drawn from a model of quiet and noisy CPUs. Never shown as a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kabench.analysis.comparison import compare
+from kabench.core.histogram import Histogram
+from kabench.core.identity import Cell, Kind, Outcomes, window_name
+from kabench.core.result import (
+    SCHEMA,
+    AgentWindow,
+    BlockRecord,
+    CellRecord,
+    NodeRecord,
+    NoiseRecord,
+    Placement,
+    RoundRecord,
+    RunResult,
+    VoidReason,
+)
+from kabench.core.spec import Noise, Phase, Scenario, Slo, Target
+
+NODES = tuple(f"node-{number}" for number in range(1, 7))
+DEFAULT = Phase(name="default", policy="default")
+AWARE = Phase(name="contention-aware", policy="contention-aware")
+CONTROLS = (
+    Phase(name="oracle-quiet", pin="quiet"),
+    Phase(name="oracle-noisy", pin="noisy"),
+    Phase(name="default-again", policy="default"),
+)
+REDIS = Target(name="redis-latency-test", kind=Kind.REDIS, slo=Slo(p99_ms=1))
+HTTP = Target(name="http-echo", kind=Kind.HTTP, slo=Slo(p99_ms=5))
+
+
+@dataclass
+class Recipe:
+    """What a synthetic run is like; the defaults are a quick run in which the second phase avoids noise.
+
+    `on_noisy` is, by phase, the chance that a target is put on a noisy node; `scatter` the blocks' own spread.
+    """
+
+    phases: Sequence[Phase] = (DEFAULT, AWARE)
+    targets: Sequence[Target] = (REDIS, HTTP)
+    blocks: int = 8
+    void: Mapping[int, Sequence[VoidReason]] = field(default_factory=dict)
+    on_noisy: Mapping[str, float] = field(default_factory=dict)
+    noise_nodes: int = 2
+    samples: int = 400
+    scatter: float = 0.12
+    error_share: Mapping[str, float] = field(default_factory=dict)
+    service_flat: bool = False
+    roles: Sequence[str] = ("noisy", "noisy", "shared", "quiet", "quiet", "quiet")
+    placement_note: str = "simulated placement"
+    seed: int = 7
+
+    def chance(self, phase: Phase) -> float:
+        pinned = {"pin:quiet": 0.0, "pin:noisy": 1.0, "policy:contention-aware": 0.05}
+        return self.on_noisy.get(phase.name, pinned.get(phase.way, 0.4))
+
+
+def build(recipe: Recipe | None = None) -> RunResult:
+    """A whole result, comparison included."""
+    recipe = recipe or Recipe()
+    scenario = Scenario(
+        name="synthetic",
+        phases=tuple(recipe.phases),
+        targets=tuple(recipe.targets),
+        noise=Noise(nodes=recipe.noise_nodes),
+    )
+    rng = np.random.default_rng(recipe.seed)
+    blocks, rounds, cells = [], [], []
+    for number in range(1, recipe.blocks + 1):
+        block = _block(recipe, number, rng)
+        blocks.append(block)
+        level = float(np.exp(rng.normal(0, recipe.scatter)))
+        for phase in recipe.phases:
+            placements = _placements(recipe, block, phase, rng)
+            rounds.append(_round(recipe, block, phase, placements, rng))
+            cells += _cells(recipe, block, phase, placements, level, rng)
+    plain = scenario.model_dump(mode="json")
+    return RunResult(
+        run="synthetic-0001",
+        schema=SCHEMA,
+        kabench="0.1.0",
+        status="finished",
+        started_realtime_ns=1_700_000_000_000_000_000,
+        finished_realtime_ns=1_700_000_200_000_000_000,
+        backend="local",
+        placement_note=recipe.placement_note,
+        scenario=plain,
+        scenario_sha256=scenario.fingerprint,
+        seed=scenario.seed,
+        environment={"kernel": "synthetic"},
+        nodes=[NodeRecord(n, [i // 3], "boot", 1000, 1 << 30) for i, n in enumerate(NODES)],
+        blocks=blocks,
+        rounds=rounds,
+        cells=cells,
+        summary={},
+        comparison=compare(plain, recipe.placement_note, blocks, rounds, cells),
+    )
+
+
+def _block(recipe: Recipe, number: int, rng: np.random.Generator) -> BlockRecord:
+    roles = dict(zip(NODES, recipe.roles, strict=True))
+    reasons = list(recipe.void.get(number, ()))
+    order = [phase.name for phase in recipe.phases]
+    rng.shuffle(order)
+    noisy = [name for name, role in roles.items() if role == "noisy"]
+    return BlockRecord(number, order, noisy, roles, valid=not reasons, void=reasons)
+
+
+def _placements(
+    recipe: Recipe, block: BlockRecord, phase: Phase, rng: np.random.Generator
+) -> list[Placement]:
+    by_role = {role: [n for n in NODES if block.roles[n] == role] for role in ("noisy", "shared", "quiet")}
+    calm = by_role["quiet"] + by_role["shared"] * (phase.way != "pin:quiet")
+    found = []
+    for target in recipe.targets:
+        for replica in range(target.replicas):
+            loud = bool(by_role["noisy"]) and rng.random() < recipe.chance(phase)
+            node = str(rng.choice(by_role["noisy"] if loud or not calm else calm))
+            name = f"{target.name}-{replica}"
+            found.append(Placement(name, target.name, str(target.kind), node, block.roles[node], phase.way))
+    return found
+
+
+def _round(
+    recipe: Recipe,
+    block: BlockRecord,
+    phase: Phase,
+    placements: list[Placement],
+    rng: np.random.Generator,
+) -> RoundRecord:
+    agents = []
+    planned = recipe.samples * len(placements)
+    for node in NODES:
+        role = block.roles[node]
+        lag = rng.uniform(0.1, 0.3) if role == "quiet" else rng.uniform(2, 4)
+        agents.append(
+            AgentWindow(
+                agent=node,
+                status="sealed",
+                role=role,
+                outcomes=Outcomes(planned, planned, planned),
+                lag_p99_ns=int(lag * 1e6),
+                null_p50_ns=int(rng.uniform(50, 60) * 1e3),
+                null_p99_ns=int(lag * 1e6),
+            )
+        )
+    noise = [
+        NoiseRecord(node, stressor, "built-in", 6.0, float(rng.normal(6e4, 2e3)))
+        for node in block.noise_nodes
+        for stressor in ("stress-cache", "stress-membw")
+    ]
+    return RoundRecord(
+        window=window_name(block.block, phase.name),
+        block=block.block,
+        phase=phase.name,
+        placements=placements,
+        agents=agents,
+        noise=noise,
+        strangers_cpu_share={"1": 0.03},
+    )
+
+
+def _cells(
+    recipe: Recipe,
+    block: BlockRecord,
+    phase: Phase,
+    placements: list[Placement],
+    level: float,
+    rng: np.random.Generator,
+) -> list[CellRecord]:
+    found = []
+    for agent in NODES:
+        for placed in placements:
+            service = _service_ns(recipe, placed, level, rng)
+            lag = rng.exponential(3e4, recipe.samples) * (1 if block.roles[agent] == "quiet" else 20)
+            seen = service.copy() if not recipe.service_flat else _service_ns(recipe, placed, level, rng)
+            if recipe.service_flat:
+                seen = rng.lognormal(np.log(9e4), 0.5, recipe.samples)
+            errors = int(recipe.error_share.get(phase.name, 0.0) * recipe.samples)
+            kept = recipe.samples - errors
+            found.append(
+                CellRecord(
+                    Cell(
+                        phase.name,
+                        block.block,
+                        agent,
+                        placed.target,
+                        placed.node,
+                        placed.workload,
+                        Kind(placed.kind),
+                    ),
+                    Outcomes(
+                        recipe.samples,
+                        recipe.samples,
+                        kept,
+                        errors,
+                        errors={"status": errors} if errors else {},
+                    ),
+                    {"response": _encoded((service + lag)[:kept]), "service": _encoded(seen[:kept])},
+                )
+            )
+    return found
+
+
+def _service_ns(
+    recipe: Recipe, placed: Placement, level: float, rng: np.random.Generator
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Around 80 µs; beside noise, one request in eight waits for a scheduler tick."""
+    base = rng.lognormal(np.log(8e4 if placed.kind == "redis" else 1.6e5), 0.45, recipe.samples) * level
+    if placed.role == "noisy":
+        base += rng.exponential(1.1e6, recipe.samples) * (rng.random(recipe.samples) < 0.12) * level
+    return base
+
+
+def _encoded(values_ns: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
+    histogram = Histogram()
+    histogram.record_many(values_ns.astype(np.int64))
+    return histogram.encode()
