@@ -68,24 +68,30 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    code = _call(arguments)
     try:
-        code = app(args=arguments, prog_name="kabench", standalone_mode=False)
         sys.stdout.flush()
+    except OSError:
+        # whoever read the output has gone; the interpreter must not fail on flushing the rest at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _call(arguments: Sequence[str] | None) -> int:
+    try:
+        return int(app(args=arguments, prog_name="kabench", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except _USAGE_ERROR as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
-        # whoever read the output has gone; the interpreter must not fail on flushing the rest at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # the latter is typer's answer to the former
         return 0
     except KabenchError as error:
         if os.environ.get(DEBUG) == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return int(code or 0)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

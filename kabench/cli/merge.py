@@ -25,22 +25,22 @@ def merge(
 ) -> None:
     """Add up all logs in PATHS without loss, each window once, per phase and kind of target."""
     import msgspec
-    from rich.console import Console
 
+    from kabench.cli.console import Terminal, say
     from kabench.errors import LogError
     from kabench.report.tables import print_summary
     from kabench.store import merge_paths
 
     report = merge_paths(paths, out or _beside(paths), allow_different)
-    errors = Console(stderr=True)
+    errors = Terminal(stderr=True)
     for corrupt in report.corrupt:
         errors.print(
             f"corrupt: {corrupt.path}: {corrupt.reason}", highlight=False, markup=False, soft_wrap=True
         )
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(report.summary), indent=2))
+        say(msgspec.json.format(msgspec.json.encode(report.summary), indent=2).decode())
     else:
-        console = Console()
+        console = Terminal()
         print_summary(console, report.summary)
         counted = f"{report.windows} agents' windows counted, {report.ignored} files held nothing new"
         unjudged = f"; {len(report.unjudged)} logs without a journal are counted" if report.unjudged else ""

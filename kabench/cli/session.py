@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import msgspec
 from rich.console import Console
 
 from kabench.backends.base import Backend
+from kabench.cli.console import Terminal, say
 from kabench.cli.sources import load_source, seconds
 from kabench.clock import SystemClock
 from kabench.controller.observer import Observer
@@ -92,7 +92,7 @@ def execute(request: Request) -> int:
     store, scenario, backend = _resumed(request) if request.resume else _begun(request)
     with store:
         # with --json, stdout is for the result alone
-        told = Console(stderr=request.as_json, soft_wrap=request.as_json)
+        told = Terminal(stderr=request.as_json, soft_wrap=request.as_json)
         try:
             result = _watched(request, scenario, backend, store, told)
             code = exit_code(result)
@@ -201,7 +201,8 @@ async def _cancellable(
             task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like are respected
+            loop.add_signal_handler(number, stop)
     with _ticking(loop, refresh):
         return await run_benchmark(scenario, backend, store, observer, resume=resume)
 
@@ -241,9 +242,9 @@ def _tell(request: Request, result: RunResult, folder: Path) -> None:
         draw_all(result, folder)
     if request.as_json:
         summary = msgspec.json.encode(run_summary(result, str(folder)))
-        sys.stdout.write(msgspec.json.format(summary, indent=2).decode() + "\n")
+        say(msgspec.json.format(summary, indent=2).decode())
     else:
-        print_result(Console(), result, folder)
+        print_result(Terminal(), result, folder)
 
 
 def exit_code(result: RunResult) -> int:

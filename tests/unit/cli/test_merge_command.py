@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,14 @@ def test_corrupt_logs_are_named_and_end_with_five(logs: Path, capsys: pytest.Cap
     captured = capsys.readouterr()
     assert "node-2.hlog" in captured.err
     assert len(json.loads(captured.out)["corrupt"]) == 1
+
+
+@pytest.mark.parametrize("flags", ["", "--json"])
+@pytest.mark.parametrize(("torn", "code"), [(False, 0), (True, 5)])
+def test_a_reader_that_has_gone_changes_no_exit_code(logs: Path, flags: str, torn: bool, code: int) -> None:
+    if torn:
+        (logs / "node-2.hlog").write_bytes((logs / "node-2.hlog").read_bytes()[:-40])
+    script = f"({sys.executable} -m kabench merge {logs} {flags} 2>err) | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=logs, check=True)
+    assert (done.stdout, done.stderr) == (f"{code}\n", "")
+    assert "Traceback" not in (logs / "err").read_text()
