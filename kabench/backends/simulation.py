@@ -55,7 +55,8 @@ class SimulatedScheduler:
         """Refuse a scenario that no round could place.
 
         Raises:
-            SpecError: a phase names a scheduler, or there are more replicas than can be placed.
+            SpecError: a phase names a scheduler or wants noisy nodes without noise, or there are more replicas than
+                can be placed.
             ClusterError: a phase wants quiet nodes and this machine cannot have any.
         """
         for phase in self._scenario.phases:
@@ -64,6 +65,8 @@ class SimulatedScheduler:
                     f"phase {phase.name}: scheduler {phase.scheduler!r} needs --backend kubernetes; "
                     f"on the local backend give a policy or a pin"
                 )
+            if phase.pin == "noisy" and not self._scenario.noise.nodes:
+                raise SpecError(f"phase {phase.name} is pinned to noisy nodes, and noise.nodes is 0")
             candidates = self._best_case(phase)
             try:
                 place("default", self.pods(), self._ledger(candidates), {}, random.Random(0))

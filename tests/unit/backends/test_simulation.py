@@ -84,8 +84,10 @@ def test_quiet_pins_need_a_second_cpu() -> None:
 
 
 def test_noisy_pins_need_noise() -> None:
-    with pytest.raises(ClusterError, match="there is no noise"):
+    with pytest.raises(SpecError, match=r"phase noisy is pinned to noisy nodes, and noise.nodes is 0"):
         SimulatedScheduler(scenario(NOISY, noise=Noise(nodes=0)), nodes()).check()
+    with pytest.raises(ClusterError, match="there is no noise"):
+        SimulatedScheduler(scenario(NOISY), nodes()).decide(round_of(NOISY), {})
 
 
 def test_pins_restrict_the_candidates_of_this_draw() -> None:
