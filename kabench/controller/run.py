@@ -152,6 +152,7 @@ class _Session:
             try:
                 await self._join(fleet)
                 await self._crew.collect(self._store)  # what an earlier session's agents left behind
+                await self._crew.probe(fleet.nodes)  # canaries take seconds to start beside noise, and none before it
                 await self._blocks(fleet)
             finally:
                 await self._crew.close()
