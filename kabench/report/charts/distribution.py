@@ -20,7 +20,7 @@ def draw(facts: Facts) -> Figure:
     """The whole chart: a panel for each kind."""
     fig = style.figure(1400, 820)
     columns = max(1, len(facts.kinds))
-    grid = fig.add_gridspec(2, columns, height_ratios=[0.14, 1])
+    grid = fig.add_gridspec(2, columns, height_ratios=[0.14 if len(facts.phases) <= 3 else 0.19, 1])
     _header(fig.add_subplot(grid[0, :]), facts)
     if facts.nothing:
         style.empty(fig.add_subplot(grid[1, 0]), *facts.nothing)
@@ -28,7 +28,7 @@ def draw(facts: Facts) -> Figure:
         ax = fig.add_subplot(grid[1, column])
         panel(ax, facts, kind)
         ax.set_title(f"{kind.kind}  ·  {', '.join(kind.workloads)}", loc="left", fontsize=15)
-    note = "quiet agents, valid blocks; a curve ends where fewer than 100 samples lie beyond it"
+    note = f"quiet agents, valid blocks, {facts.samples} a phase and kind; a curve ends where fewer than 100 samples lie beyond it"
     style.foot(fig, f"{note}\n{facts.basis}")
     return fig
 
@@ -102,7 +102,7 @@ def _handles(facts: Facts) -> list[Line2D]:
                 linestyle=look.line,
                 marker=look.marker,
                 linewidth=2.6,
-                label=f"{phase} ({count:,} requests)",
+                label=f"{phase} ({count:,} requests)" if len(facts.phases) <= 3 else phase,
             )
         )
     handles.append(

@@ -134,6 +134,13 @@ class Facts:
         return ", ".join(f"{code} {count}" for code, count in codes.most_common())
 
     @property
+    def samples(self) -> str:
+        """How many responses stand behind each phase of a kind: `38,400` or `38,120–38,400 requests`."""
+        counts = [kind.requests(phase) for kind in self.kinds for phase in self.phases]
+        low, high = min(counts, default=0), max(counts, default=0)
+        return f"{high:,} requests" if low == high else f"{low:,}–{high:,} requests"
+
+    @property
     def basis(self) -> str:
         """Blocks, and how the placements came about, in one line."""
         comparison = self.result.comparison

@@ -32,7 +32,7 @@ def draw(facts: Facts) -> Figure:
     for ax, kind in zip(axes, facts.kinds, strict=False):
         panel(ax, facts, kind)
     claim(axes[-1])
-    note = "a point is one block, a line joins its pair, a bar is the geometric mean; quiet agents only"
+    note = f"a point is one block, a line joins its pair, a bar is the geometric mean; quiet agents only, {facts.samples} a phase and kind"
     style.foot(fig, f"{note}\n{facts.basis}")
     return fig
 
@@ -137,7 +137,7 @@ def answer(facts: Facts, kind: KindFacts) -> tuple[str, str, str]:
     if compared is None or verdict is None:
         return "not compared", "no pair of phases to compare", ""
     if compared.withheld.startswith("too few blocks"):
-        return "too few blocks", compared.withheld.removeprefix("too few blocks ").capitalize(), ""
+        return "too few blocks", compared.withheld.removeprefix("too few blocks to compare: "), ""
     if compared.withheld or compared.ratio is None or compared.low is None or compared.high is None:
         return "withheld", compared.withheld, ""
     interval = f"95% interval {signed_percent(compared.low)} to {signed_percent(compared.high)}"

@@ -20,7 +20,7 @@ DPI = 100
 INK = "#1a1a1a"
 MUTED = "#5f6368"
 FAINT = "#c9ccd1"
-CLAIM = "#8a8d91"
+CLAIM = "#74777b"
 SLO = "#7a1f5c"
 BAD = "#c1121f"
 
@@ -116,7 +116,7 @@ def log_ms(ax: Axes) -> None:
     """A logarithmic axis in milliseconds with plain numbers."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    steps = (1, 2, 5) if high / low < 60 else (1,)
+    steps = (1, 2, 5) if high / low < 400 else (1,)
     ax.yaxis.set_major_locator(LogLocator(10, steps))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
