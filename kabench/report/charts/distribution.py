@@ -28,8 +28,8 @@ def draw(facts: Facts) -> Figure:
         ax = fig.add_subplot(grid[1, column])
         panel(ax, facts, kind)
         ax.set_title(f"{kind.kind}  ·  {', '.join(kind.workloads)}", loc="left", fontsize=15)
-    note = f"quiet agents, valid blocks, {facts.samples} a phase and kind; a curve ends where fewer than 100 samples lie beyond it"
-    style.foot(fig, f"{note}\n{facts.basis}")
+    note = "quiet agents, valid blocks; a curve ends where fewer than 100 samples lie beyond it"
+    style.foot(fig, f"{note}\n{facts.samples} a phase and kind · {facts.basis}")
     return fig
 
 

@@ -32,8 +32,8 @@ def draw(facts: Facts) -> Figure:
     for ax, kind in zip(axes, facts.kinds, strict=False):
         panel(ax, facts, kind)
     claim(axes[-1])
-    note = f"a point is one block, a line joins its pair, a bar is the geometric mean; quiet agents only, {facts.samples} a phase and kind"
-    style.foot(fig, f"{note}\n{facts.basis}")
+    note = "a point is one block, a line joins its pair, a bar is the geometric mean; quiet agents only"
+    style.foot(fig, f"{note}\n{facts.samples} a phase and kind · {facts.basis}")
     return fig
 
 
