@@ -252,8 +252,7 @@ class Engine:
         """Time out what was issued a time-out ago: the oldest first, since requests are issued in the schedule's order."""
         issued_by_ns = now_ns - self._order.timeout_ns
         stuck: set[int] = set()
-        while (index := flights.first_open(self._oldest)) is not None:
-            self._oldest = index
+        while (index := self._oldest_open(flights)) is not None:
             if flights.issued_ns[index] > issued_by_ns:
                 break
             if flights.sent_ns[index] != NEVER:
@@ -279,6 +278,12 @@ class Engine:
                 self._pools[target].dispatch(index, now_ns)
             index += 1
 
+    def _oldest_open(self, flights: Flights) -> int | None:
+        """The request that is under way the longest; what lies before it is not looked at again."""
+        found = flights.first_open(self._oldest)
+        self._oldest = flights.issued if found is None else found
+        return found
+
     def _arm(self) -> None:
         """Have the pacer wake us for whatever is next."""
         at_ns = [due for pool in self._pools if (due := pool.next_attempt_ns) is not None]
@@ -289,9 +294,8 @@ class Engine:
             at_ns.append(self._begin_ns if self._skew_ns is None else self._recorder.next_ns)
             if flights.issued < len(flights):
                 at_ns.append(flights.due_ns[flights.issued])
-            oldest = flights.first_open(self._oldest)
+            oldest = self._oldest_open(flights)
             if oldest is not None:
-                self._oldest = oldest
                 at_ns.append(flights.issued_ns[oldest] + self._order.timeout_ns)
         if at_ns:
             self._pacer.arm(min(at_ns))

@@ -52,7 +52,9 @@ class Server:
     connect_ns: int = 0
     parallel: bool = False
     greeting: bytes = b""  # sent to whoever connects, and then it closes
+    gives_up: object = lambda attempt: False  # the transport gives an attempt up at the instant it is made
     requests: list = field(default_factory=list)  # (instant, bytes)
+    users: list = field(default_factory=list)  # the link of each request
     replies: list = field(default_factory=list)
     attempts: list = field(default_factory=list)
     links: list = field(default_factory=list)
@@ -75,6 +77,7 @@ class Link(asyncio.Transport):
         now_ns = self.world.clock.monotonic_ns()
         number = len(self.server.requests)
         self.server.requests.append((now_ns, bytes(data)))
+        self.server.users.append(self)
         delay_ns, reply = self.server.script(number)
         if delay_ns is NEVER or self.free_ns is NEVER:
             self.free_ns = self.free_ns if self.server.parallel else NEVER
@@ -131,6 +134,9 @@ class World:
                 link = Link(self, server, connection)
                 server.links.append(link)
                 connection.connection_made(link)
+                if server.gives_up(attempt):
+                    failed(TimeoutError("given up"))
+                    link.drop()
                 if server.greeting and link.open:
                     connection.data_received(server.greeting)
                     link.drop()

@@ -125,13 +125,9 @@ async def test_pipelining_puts_more_than_one_on_a_connection_and_answers_in_orde
 
 
 async def test_requests_go_round_over_the_connections():
-    prepare = kit.order(kit.http_target(connections=4), warm_up_ns=0)
-    world = World(Server(lambda number: (10, HTTP_OK)))
-    used = []
-    world.servers[80].script = lambda number: used.append(number) or (10, HTTP_OK)
-    await kit.run(world, prepare)
-    assert len(world.servers[80].links) == 4
-    assert len(used) == 20
+    server = Server(lambda number: (10, HTTP_OK))
+    await kit.run(World(server), kit.order(kit.http_target(connections=4), warm_up_ns=0))
+    assert [server.links.index(link) for link in server.users] == [0, 1, 2, 3] * 5
 
 
 async def test_several_targets_and_the_null_echo_are_kept_apart():
@@ -204,6 +200,27 @@ async def test_connect_waits_for_every_connection_and_names_the_target_that_does
         await world.finish(engine.connect(world.clock.monotonic_ns() + 300 * MS))
     pauses = np.diff(world.servers[80].attempts) // MS
     assert pauses.tolist() == [10, 20, 40, 80]
+    await engine.close()
+
+
+async def test_a_connection_that_comes_after_the_end_is_closed_at_once():
+    world = World(Server(connect_ns=10_000))
+    engine = kit.make_engine(world, kit.order(kit.http_target()), print)
+    with pytest.raises(AgentError, match="no answer in time"):
+        await world.finish(engine.connect(world.clock.monotonic_ns() + 5_000))
+    await engine.close()
+    while world.step():
+        pass
+    assert [link.open for link in world.servers[80].links] == [False]
+
+
+async def test_an_attempt_given_up_when_it_was_made_counts_once():
+    server = Server(gives_up=lambda attempt: attempt < 3)
+    world = World(server)
+    engine = kit.make_engine(world, kit.order(kit.http_target(connections=2)), print)
+    await world.finish(engine.connect(world.clock.monotonic_ns() + 500 * MS))
+    assert sum(link.open for link in server.links) == 2
+    assert len(server.attempts) == 5
     await engine.close()
 
 
