@@ -152,7 +152,9 @@ class _Session:
             try:
                 await self._join(fleet)
                 await self._crew.collect(self._store)  # what an earlier session's agents left behind
-                await self._crew.probe(fleet.nodes)  # canaries take seconds to start beside noise, and none before it
+                await self._crew.probe(
+                    fleet.nodes
+                )  # canaries take seconds to start beside noise, and none before it
                 await self._blocks(fleet)
             finally:
                 await self._crew.close()
@@ -210,6 +212,7 @@ class _Session:
         )
         phases = {phase.name: phase for phase in self._scenario.phases}
         rounds: list[RoundRecord] = []
+        boot_ids = [await self._greet(fleet)]
         for position, name in enumerate(plan.order, 1):
             timing = self._scenario.timing
             seconds = timing.warm_up_s + timing.window_s
@@ -221,7 +224,14 @@ class _Session:
             await self._heal(fleet, record)
             if record.error:
                 break  # the block is void whatever the other arms would show; a reserve block has all of them
-        self._close_block(plan, roles, reserve, rounds)
+        boot_ids.append(await self._greet(fleet))
+        self._close_block(plan, roles, reserve, rounds, boot_ids)
+
+    async def _greet(self, fleet: Fleet) -> dict[str, str]:
+        """Say hello again: clocks drift, and a machine that was started anew says so by its boot id. By node."""
+        for node, error in (await self._crew.join(fleet.agents)).items():
+            self._observer.note(f"{node}: {error}")
+        return {node: member.hello.boot_id for node, member in self._crew.members.items()}
 
     async def _heal(self, fleet: Fleet, record: RoundRecord) -> None:
         """Bring lost agents back, so that the run goes on; the block they were lost in stays void."""
@@ -231,12 +241,16 @@ class _Session:
             return
         for node in await fleet.heal():
             self._observer.note(f"{node}: agent restarted")
-        for node, error in (await self._crew.join(fleet.agents)).items():
-            self._observer.note(f"{node}: {error}")
+        await self._greet(fleet)
         await self._crew.collect(self._store)
 
     def _close_block(
-        self, plan: BlockPlan, roles: Mapping[str, str], reserve: bool, rounds: Sequence[RoundRecord]
+        self,
+        plan: BlockPlan,
+        roles: Mapping[str, str],
+        reserve: bool,
+        rounds: Sequence[RoundRecord],
+        boot_ids: Sequence[Mapping[str, str]],
     ) -> None:
         block = BlockRecord(plan.block, list(plan.order), list(plan.noise_nodes), dict(roles), reserve)
         reasons: list[VoidReason] = judge(
