@@ -293,10 +293,26 @@ def test_targets_that_cannot_be_driven_are_refused(target, words):
 
 
 async def test_a_connection_that_the_peer_says_it_will_close_is_not_used_again():
+    """Others wait already when the reply with the goodbye comes: none of them may be put on that connection."""
     bye = HTTP_OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    world = World(Server(lambda number: (600, bye)))
-    prepare = kit.order(kit.http_target(connections=2), warm_up_ns=0, timeout_ns=MS)
-    done = await kit.run(world, prepare)
+    server = Server(lambda number: (1_600, bye))
+    prepare = kit.order(kit.http_target(), warm_up_ns=0, timeout_ns=MS)
+    done = await kit.run(World(server), prepare)
     assert done.seal.totals["echo-0"].ok == 20
-    assert len(world.servers[80].links) == 2 + 19  # one after each reply but the last, which ends the window
+    assert done.histogram("echo-0", Metric.WAIT).max_ns > 1_000
+    assert len(server.links) == 1 + 19  # one after each reply but the last, which ends the window
     assert done.seal.health.reconnects == 19
+
+
+async def test_the_last_reply_enters_its_own_interval_even_where_none_had_been_closed():
+    """The pacer stands still from the window's last request on; its reply alone must close what lies before it."""
+    prepare = kit.order(kit.http_target(connections=30), warm_up_ns=0, timeout_ns=90_000)
+    due = kit.dues(prepare)
+    server = Server(lambda number: (12_000 if number == 19 else 1, HTTP_OK))
+    world = World(server)
+    world.at(due[-1] + 2, lambda: setattr(world, "stall_until_ns", START_NS + 80_000))
+    done = await kit.run(world, prepare)
+    assert [i.note.length_ns for i in done.intervals] == [5_000] * 6 + [
+        due[-1] + 12_000 - START_NS - 30_000 + 1
+    ]
+    assert [i.note.outcomes["echo-0"].ok for i in done.intervals] == [5, 5, 5, 4, 0, 0, 1]
