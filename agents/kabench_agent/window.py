@@ -14,6 +14,9 @@ from kabench.wire.messages import Prepare, RedisLoad
 from kabench_agent.live import Live
 from kabench_agent.spool import OpenLog
 
+PAUSE_S = 0.002
+"""Between two histograms that are written: many times what one takes, so that at most that much is in the load's way."""
+
 
 class Engine(Protocol):
     """What drives the targets of one order."""
@@ -148,14 +151,18 @@ class Window:
                 self.log.close()
 
     async def _write(self, log: OpenLog) -> None:
-        """Encode and write what the engine hands over, as it comes, with a break after each piece."""
+        """Encode and write what the engine hands over, as it comes, with a pause after each piece.
+
+        All agents close their intervals at the same instants: writing in one go, those that share a CPU would make one
+        another late.
+        """
         while True:
             interval = await self._closed.get()
             pieces, lines = self._writer.pieces(interval), bytearray()
             try:
                 for piece in pieces:
                     lines += piece
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(PAUSE_S if self._closed.empty() else 0)
             finally:
                 log.append(lines + b"".join(pieces))  # what is left, when cancelled
             await self.live.interval(interval)

@@ -15,7 +15,7 @@ import binascii
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +78,9 @@ def _used(counts: Ints) -> NDArray[np.intp]:
     return np.flatnonzero(counts != 0)
 
 
-class Buckets(NamedTuple):
-    """Only the counts that are not zero: what costs little to decode, look at and add, where thousands pass by.
+@dataclass(frozen=True, eq=False, slots=True)
+class Buckets:
+    """Only the counts that are not zero: what costs little to make, encode, decode and add, where thousands pass by.
 
     Attributes:
         indices: ascending, into `Histogram.counts`.
@@ -88,6 +89,29 @@ class Buckets(NamedTuple):
 
     indices: Ints
     counts: Ints
+
+    @classmethod
+    def of(cls, values_ns: Ints) -> Buckets:
+        """Count values in 0 … HIGHEST_NS (see `clamp`), without an array of all counts."""
+        return cls(*np.unique(index_of(values_ns), return_counts=True))
+
+    @classmethod
+    def sum(cls, parts: Sequence[Buckets]) -> Buckets:
+        """All of them, added."""
+        if not parts:
+            return NO_BUCKETS
+        counts = np.concatenate([part.counts for part in parts])
+        indices, of = np.unique(np.concatenate([part.indices for part in parts]), return_inverse=True)
+        sums = np.zeros(indices.size, dtype=np.int64)
+        np.add.at(sums, of, counts)
+        return cls(indices, sums)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Buckets):
+            return NotImplemented
+        return np.array_equal(self.indices, other.indices) and np.array_equal(self.counts, other.counts)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
 
     @property
     def total(self) -> int:
@@ -99,6 +123,10 @@ class Buckets(NamedTuple):
         """The highest bucket's highest value; None when empty."""
         return int(HIGHEST_OF[self.indices[-1]]) if self.indices.size else None
 
+    def quantile_ns(self, q: float) -> int | None:
+        """See `Histogram.quantile_ns`."""
+        return self.quantiles_ns((q,))[0]
+
     def quantiles_ns(self, qs: Iterable[float]) -> list[int | None]:
         """See `Histogram.quantile_ns`."""
         wanted = list(qs)
@@ -108,6 +136,36 @@ class Buckets(NamedTuple):
         total = int(sums[-1])
         at = self.indices[np.searchsorted(sums, [_rank(q, total) for q in wanted])]
         return [int((HIGHEST_OF if q else LOWEST_OF)[index]) for q, index in zip(wanted, at, strict=True)]
+
+    def encode(self) -> str:
+        """HdrHistogram's V2 compressed form in base64 (`HISTFAAA…`).
+
+        Raises:
+            ValueError: a count of 2⁵⁵ or more.
+        """
+        words = _to_words(self)
+        inner = _INNER.pack(_V2_COOKIE | 0x10, len(words), 0, DIGITS, LOWEST_NS, HIGHEST_NS, 1.0)
+        packed = zlib.compress(inner + words)
+        outer = _OUTER.pack(_V2_COMPRESSED_COOKIE | 0x10, len(packed))
+        return base64.b64encode(outer + packed).decode("ascii")
+
+
+NO_BUCKETS = Buckets(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+def clamp(values_ns: Ints) -> tuple[Ints, int]:
+    """The values, those beyond HIGHEST_NS lowered to it, and how many those were.
+
+    Raises:
+        ValueError: a value is negative.
+    """
+    if not values_ns.size:
+        return values_ns, 0
+    if values_ns.min() < 0:
+        raise ValueError(f"a duration cannot be negative: {values_ns.min()} ns")
+    if values_ns.max() <= HIGHEST_NS:
+        return values_ns, 0
+    return np.minimum(values_ns, HIGHEST_NS), int(np.count_nonzero(values_ns > HIGHEST_NS))
 
 
 class Histogram:
@@ -132,14 +190,10 @@ class Histogram:
         Raises:
             ValueError: a value is negative (nothing is recorded then).
         """
-        values = np.asarray(values_ns, dtype=np.int64)
+        values, clamped = clamp(np.asarray(values_ns, dtype=np.int64))
         if values.size == 0:
             return
-        if values.min() < 0:
-            raise ValueError(f"a duration cannot be negative: {values.min()} ns")
-        if values.max() > HIGHEST_NS:
-            self.clamped += int(np.count_nonzero(values > HIGHEST_NS))
-            values = np.minimum(values, HIGHEST_NS)
+        self.clamped += clamped
         indices = index_of(values)
         if values.size < _SCATTER_MAX:
             np.add.at(self.counts, indices, 1)
@@ -247,8 +301,8 @@ class Histogram:
 
     def sparse(self) -> tuple[Ints, Ints]:
         """The buckets in use, for curves: (highest value of each in nanoseconds, count), ascending."""
-        used, counts = self.buckets()
-        return HIGHEST_OF[used], counts
+        used = self.buckets()
+        return HIGHEST_OF[used.indices], used.counts
 
     def encode(self) -> str:
         """HdrHistogram's V2 compressed form in base64 (`HISTFAAA…`).
@@ -256,12 +310,7 @@ class Histogram:
         Raises:
             ValueError: a count of 2⁵⁵ or more.
         """
-        words = _to_words(self.counts)
-        inner = _INNER.pack(_V2_COOKIE | 0x10, len(words), 0, DIGITS, LOWEST_NS, HIGHEST_NS, 1.0)
-        packed = zlib.compress(inner + words)
-        return base64.b64encode(_OUTER.pack(_V2_COMPRESSED_COOKIE | 0x10, len(packed)) + packed).decode(
-            "ascii"
-        )
+        return self.buckets().encode()
 
     @classmethod
     def decode(cls, text: str | bytes) -> Histogram:
@@ -289,12 +338,11 @@ def _rank(q: float, total: int) -> int:
     return max(int(min(q * 100.0, 100.0) * total / 100 + 0.5), 1)
 
 
-def _to_words(counts: Ints) -> bytes:
+def _to_words(buckets: Buckets) -> bytes:
     """ZigZag LEB128: each count, and a run of n zeros as −n; nothing after the last count."""
-    used = _used(counts)
+    used, recorded = buckets.indices, buckets.counts
     if not used.size:
         return b""
-    recorded = counts[used]
     if recorded.min() < 0 or recorded.max() > _MAX_COUNT:
         raise ValueError("a count is negative, or beyond 2**55 - 1")
     words = np.empty((used.size, 2), dtype=np.int64)

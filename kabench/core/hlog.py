@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kabench.core.health import Health
-from kabench.core.histogram import GEOMETRY, Buckets, Histogram
+from kabench.core.histogram import GEOMETRY, Buckets
 from kabench.core.identity import NAME, Kind, Metric, Outcomes
 from kabench.core.logline import (
     INTERVAL_MARK,
@@ -107,7 +107,7 @@ class IntervalNote(msgspec.Struct, frozen=True):
 class Seal(msgspec.Struct, frozen=True):
     """The window ended as it should: totals by target (with `planned`), health over all, digest of what stands before.
 
-    `started_ns` is when the first request of the warm-up was due minus when the agent began to pace: its start skew.
+    `start_skew_ns` is when the agent began to pace minus when the warm-up was to begin: positive when it was late.
     """
 
     intervals: int
@@ -119,18 +119,10 @@ class Seal(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Interval:
-    """A closed interval as the engine hands it over and the reader gives it back."""
+    """A closed interval as the engine hands it over and the reader gives it back; empty histograms are left out."""
 
     note: IntervalNote
-    histograms: dict[tuple[str, Metric], Histogram] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CompactInterval:
-    """An interval as it passes by: its counts in use only."""
-
-    note: IntervalNote
-    histograms: dict[tuple[str, Metric], Buckets]
+    histograms: dict[tuple[str, Metric], Buckets] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,7 +161,7 @@ class LogWriter:
         return b"".join(self.pieces(interval))
 
     def pieces(self, interval: Interval) -> Iterator[bytes]:
-        """Like `interval`, a histogram at a time: encoding one takes 0.2 ms, and an agent drives targets in between.
+        """Like `interval`, a histogram at a time: an agent drives targets in between.
 
         Raises:
             ValueError: it starts before the window.
@@ -217,14 +209,6 @@ class LogReader:
         self._lags: dict[str, int] = dict.fromkeys(self._names, 0)
 
     def __iter__(self) -> Iterator[Interval]:
-        for interval in self.compact():
-            histograms = {key: Histogram() for key in interval.histograms}
-            for key, buckets in interval.histograms.items():
-                histograms[key].add_buckets(buckets)
-            yield Interval(interval.note, histograms)
-
-    def compact(self) -> Iterator[CompactInterval]:
-        """The same, at a fraction of the cost, for who sums up or looks at them."""
         open_: dict[tuple[str, Metric], Buckets] = {}
         for line in self._lines:
             self._number += 1
@@ -237,7 +221,7 @@ class LogReader:
                 self.problem = f"line {self._number}: {torn}{error}; {self._index} whole intervals were read"
                 return
             if note is not None:
-                yield CompactInterval(note, open_)
+                yield Interval(note, open_)
                 open_ = {}
         if self.seal is None:
             self.problem = f"unsealed: it ends after {self._index} whole intervals"
@@ -313,7 +297,7 @@ class LogReader:
 
 
 def read_log(lines: Iterable[bytes]) -> WindowLog:
-    """Read an agent's log; an interval takes megabytes, so where many are read, use `LogReader` or `totals.read_totals`.
+    """Read an agent's log; where many are read, `LogReader` or `totals.read_totals` keep one interval in memory at a time.
 
     Raises:
         LogError: there is no header of ours that can be read.

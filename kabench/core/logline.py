@@ -30,7 +30,7 @@ def preamble(start_realtime_ns: int) -> bytes:
     ).encode()
 
 
-def histogram_line(tag: str, start_ns: int, length_ns: int, histogram: Histogram) -> bytes:
+def histogram_line(tag: str, start_ns: int, length_ns: int, histogram: Histogram | Buckets) -> bytes:
     """One histogram, as every HdrHistogram reader knows it; empty for an empty histogram."""
     max_ns = histogram.max_ns
     if max_ns is None:

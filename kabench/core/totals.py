@@ -9,7 +9,7 @@ import msgspec
 
 from kabench.core.health import Health
 from kabench.core.histogram import Histogram
-from kabench.core.hlog import CompactInterval, Header, IntervalNote, LoggedTarget, LogReader, Seal, sum_health
+from kabench.core.hlog import Header, Interval, IntervalNote, LoggedTarget, LogReader, Seal, sum_health
 from kabench.core.identity import Metric, Outcomes, WindowId
 
 
@@ -49,10 +49,10 @@ def read_totals(lines: Iterable[bytes]) -> WindowTotals:
         LogError: there is no header of ours that can be read.
     """
     reader = LogReader(lines)
-    return sum_up(reader, reader.compact())
+    return sum_up(reader, reader)
 
 
-def sum_up(reader: LogReader, intervals: Iterable[CompactInterval]) -> WindowTotals:
+def sum_up(reader: LogReader, intervals: Iterable[Interval]) -> WindowTotals:
     """Like `read_totals`, where the caller looks at the intervals of `reader` as they pass."""
     targets = {target.name: TargetTotals(target) for target in reader.header.targets}
     notes: list[IntervalNote] = []

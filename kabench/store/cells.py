@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kabench.core.histogram import Histogram
-from kabench.core.hlog import CompactInterval, LogReader
+from kabench.core.histogram import NO_BUCKETS, Histogram
+from kabench.core.hlog import Interval, LogReader
 from kabench.core.identity import Cell, Kind, Metric, Outcomes
 from kabench.core.result import AgentWindow, CellRecord, Series
 from kabench.core.totals import WindowTotals, sum_up
 from kabench.errors import LogError
 from kabench.store.collect import FoundLog
 from kabench.store.files import lines_of
-
-NOTHING = Histogram().buckets()
 
 
 def cells_of(log: FoundLog) -> list[CellRecord]:
@@ -81,12 +79,12 @@ def agent_window(
     )
 
 
-def _followed(reader: LogReader, series: dict[str, Series]) -> Iterator[CompactInterval]:
+def _followed(reader: LogReader, series: dict[str, Series]) -> Iterator[Interval]:
     """The reader's intervals, each noted in the series as it passes."""
-    for interval in reader.compact():
+    for interval in reader:
         for name, curve in series.items():
             outcomes = interval.note.outcomes.get(name, Outcomes())
-            response = interval.histograms.get((name, Metric.RESPONSE), NOTHING)
+            response = interval.histograms.get((name, Metric.RESPONSE), NO_BUCKETS)
             p50_ns, p99_ns = response.quantiles_ns((0.5, 0.99))
             curve.ok.append(outcomes.ok)
             curve.error.append(outcomes.error)

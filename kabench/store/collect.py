@@ -115,7 +115,7 @@ def _whole_intervals(log: FoundLog) -> tuple[int, str]:
     try:
         with log.path.open("rb") as file:
             reader = LogReader(lines_of(file))
-            return sum(1 for _ in reader.compact()), reader.problem
+            return sum(1 for _ in reader), reader.problem
     except OSError as error:
         return 0, f"cannot be read: {error.strerror}"
     except LogError as error:

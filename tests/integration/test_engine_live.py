@@ -67,7 +67,7 @@ def drive(prepare, null=None):
         both = Histogram()
         for interval in intervals:
             if (target, metric) in interval.histograms:
-                both.add(interval.histograms[target, metric])
+                both.add_buckets(interval.histograms[target, metric])
         return both
 
     for name, counts in seal.totals.items():

@@ -164,7 +164,7 @@ async def engine_at(port, rate_per_s):
     for metric in (Metric.LAG, Metric.WAIT, Metric.SERVICE, Metric.RESPONSE):
         both = Histogram()
         for interval in intervals:
-            both.add(interval.histograms["redis-0", metric])
+            both.add_buckets(interval.histograms["redis-0", metric])
         p50, p99, p999 = (f"{ns / 1e3:10,.0f}" for ns in both.quantiles_ns((0.5, 0.99, 0.999)))
         print(f"  {metric:<9} p50 {p50} µs   p99 {p99} µs   p99.9 {p999} µs")
 

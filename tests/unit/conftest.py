@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from kabench.core.health import Health
-from kabench.core.histogram import GEOMETRY, Histogram
+from kabench.core.histogram import GEOMETRY, Buckets
 from kabench.core.hlog import Header, Interval, IntervalNote, LoggedTarget, LogWriter, Seal
 from kabench.core.identity import NULL_TARGET, Kind, Metric, Outcomes, window_name
 
@@ -104,8 +104,7 @@ class Forge:
                 Metric.ERROR: errors,
             }
             for metric, size in sizes.items():
-                histograms[name, metric] = Histogram()
-                histograms[name, metric].record_many(rng.lognormal(12, 1, size).astype(np.int64))
+                histograms[name, metric] = Buckets.of(rng.lognormal(12, 1, size).astype(np.int64))
         length_ns = self.interval_ns if index < self.intervals - 1 else 40_000_000
         health = Health(cpu_share=0.1, max_in_flight=3, run_delay_ns=10)
         note = IntervalNote(index, start_ns + index * self.interval_ns, length_ns, outcomes, health)

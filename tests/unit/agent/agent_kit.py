@@ -60,7 +60,7 @@ def an_interval(order: Prepare, start_ns: int, index: int, values_ns: list[int])
         for metric, divisor in ((Metric.RESPONSE, 1), (Metric.SERVICE, 1), (Metric.LAG, 100)):
             histogram = Histogram()
             histogram.record_many([value // divisor for value in values_ns])
-            histograms[target.name, metric] = histogram
+            histograms[target.name, metric] = histogram.buckets()
     note = hlog.IntervalNote(
         index,
         start_ns + index * order.interval_ns,

@@ -241,7 +241,7 @@ class Outcome:
         both = Histogram()
         for interval in self.intervals:
             if (target, metric) in interval.histograms:
-                both.add(interval.histograms[target, metric])
+                both.add_buckets(interval.histograms[target, metric])
         return both
 
 

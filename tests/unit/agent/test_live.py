@@ -40,7 +40,7 @@ async def test_targets_of_a_kind_are_summed_and_the_null_echo_does_not_count_as_
     live = Live("001-a", KINDS)
     lines = await listening(live)
     interval = closed(0, 1 * MS, 2 * MS)
-    interval.histograms[NULL_TARGET, Metric.LAG] = of(900 * MS)
+    interval.histograms[NULL_TARGET, Metric.LAG] = of(900 * MS).buckets()
     await live.interval(interval)
     line = await anext(lines)
     assert line is not None

@@ -115,7 +115,7 @@ def test_totals_are_the_sum_of_the_intervals(forge):
         for metric, histogram in target.histograms.items():
             expected = Histogram()
             for interval in intervals:
-                expected.add(interval.histograms[name, metric])
+                expected.add_buckets(interval.histograms[name, metric])
             assert histogram == expected
     assert totals.health == seal.health
 
@@ -174,7 +174,7 @@ def handmade(header=HEADER, notes=None, histograms=ALL, seal=None, extra=b""):
     writer = LogWriter()
     pieces = [writer.begin(msgspec.convert(header, Header))]
     for interval_note in [note()] if notes is None else notes:
-        keyed = {("t", metric): histogram for metric, histogram in histograms.items()}
+        keyed = {("t", metric): histogram.buckets() for metric, histogram in histograms.items()}
         pieces.append(writer.interval(Interval(interval_note, keyed)))
     seal = seal or Seal(1, {"t": Outcomes(planned=2, sent=2, ok=2)}, Health(), 0)
     return b"".join(pieces) + writer.seal(seal) + extra

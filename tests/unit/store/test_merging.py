@@ -352,9 +352,9 @@ def test_an_agents_window_tells_the_state_of_the_instrument(run, forge):
     assert first.outcomes == seal.totals["redis-0"] + seal.totals["echo-0"]
     lag, null = Histogram(), Histogram()
     for interval in intervals:
-        lag.add(interval.histograms["redis-0", Metric.LAG])
-        lag.add(interval.histograms["echo-0", Metric.LAG])
-        null.add(interval.histograms["null-echo", Metric.SERVICE])
+        lag.add_buckets(interval.histograms["redis-0", Metric.LAG])
+        lag.add_buckets(interval.histograms["echo-0", Metric.LAG])
+        null.add_buckets(interval.histograms["null-echo", Metric.SERVICE])
     assert first.lag_p99_ns == lag.quantile_ns(0.99)
     assert (first.null_p50_ns, first.null_p99_ns) == (null.quantile_ns(0.5), null.quantile_ns(0.99))
     assert first.cpu_share == 0.1
