@@ -9,7 +9,7 @@ The agents are reached over HTTP on every backend; nothing here talks to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,8 +147,11 @@ class Fleet(Protocol):
         """Remove the round's targets. Idempotent."""
         ...
 
-    async def heal(self) -> Sequence[str]:
-        """Restart agents that died; return the nodes concerned. `agents` is current afterwards."""
+    async def heal(self, silent: Collection[str] = ()) -> Sequence[str]:
+        """Restart agents that died, and those on `silent` nodes, which no longer answer and are ended first.
+
+        Returns the nodes concerned; `agents` is current afterwards. What the old agents had written stays held.
+        """
         ...
 
     def casualties(self) -> Sequence[Casualty]:

@@ -7,7 +7,7 @@ serves. Everything that is asked of the fleet is written down in `FakeFleet.call
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +114,10 @@ class FakeFleet:
         """Forget the targets."""
         self._note("clear")
 
-    async def heal(self) -> Sequence[str]:
-        """Bring back every agent that was lost."""
+    async def heal(self, silent: Collection[str] = ()) -> Sequence[str]:
+        """Bring back every agent that was lost, and say the same of those that are silent."""
         self._note("heal")
-        healed = [node.name for node in self.nodes if node.name in self._dead]
+        healed = [node.name for node in self.nodes if node.name in self._dead or node.name in silent]
         self._dead.clear()
         return healed
 

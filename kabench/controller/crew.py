@@ -15,7 +15,7 @@ from kabench.backends.base import AgentEndpoint, Node
 from kabench.clock import Clock
 from kabench.controller.link import AgentLink, ClockOffset
 from kabench.core.contention import Contention
-from kabench.errors import AgentError, LogError
+from kabench.errors import AgentError, AgentLost, KabenchError, LogError
 from kabench.store import RunStore
 from kabench.wire.messages import Ack, Arm, Hello, Prepare, Prepared, Probe
 
@@ -44,6 +44,8 @@ class Crew:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.members: dict[str, Member] = {}
+        self.silent: frozenset[str] = frozenset()
+        """The nodes whose agents gave no answer when their logs were last collected: dead, or as good as dead."""
 
     async def join(self, endpoints: Sequence[AgentEndpoint]) -> Failures:
         """Say hello to every agent over a fresh link; clocks are estimated anew, and a restarted agent is a new one."""
@@ -122,6 +124,7 @@ class Crew:
                 await member.link.ack(state.window, Ack(hashlib.sha256(content).hexdigest()))
 
         _, failures = await _on_all(self.members, collect_from)
+        self.silent = frozenset(node for node, error in failures.items() if isinstance(error, AgentLost))
         return failures
 
 
@@ -136,10 +139,14 @@ async def _on_all(
         except AgentError as error:
             return error
 
-    async with asyncio.TaskGroup() as group:
-        tasks = {
-            name: group.create_task(one(name, item), name=f"agent {name}") for name, item in items.items()
-        }
+    try:
+        async with asyncio.TaskGroup() as tasks_group:
+            tasks = {
+                name: tasks_group.create_task(one(name, item), name=f"agent {name}")
+                for name, item in items.items()
+            }
+    except* KabenchError as group:
+        raise first_of(group) from None  # such as a full disk: a user's error, not a group of them
     answers: dict[str, R] = {}
     failures: Failures = {}
     for name, task in tasks.items():
@@ -149,6 +156,12 @@ async def _on_all(
         else:
             answers[name] = answer
     return answers, failures
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error inside a group of groups."""
+    inner = group.exceptions[0]
+    return first_of(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def sharing(nodes: Sequence[Node]) -> list[list[Node]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kabench.backends.base import Casualty, CpuUsage, Fleet, PlacedTarget, Round
 from kabench.clock import Clock
-from kabench.controller.crew import Crew, Failures
+from kabench.controller.crew import Crew, Failures, first_of
 from kabench.controller.observer import Observer
 from kabench.core.contention import Contention
 from kabench.core.identity import Kind
@@ -68,9 +68,9 @@ class RoundRunner:
             async with self._noise(round_, notes), self._targets():
                 await self._inside(round_, plan, notes)
         except* (SpecError, StoreError) as group:
-            raise _first(group) from None
+            raise first_of(group) from None
         except* KabenchError as group:
-            notes.error = str(_first(group))
+            notes.error = str(first_of(group))
         notes.casualties.extend(_casualty(c) for c in self._fleet.casualties())
         return RoundRecord(
             window=window,
@@ -255,7 +255,10 @@ def strangers_share(
     for cpu in sorted(cpus):
         busy = after.busy_ns.get(cpu, 0) - before.busy_ns.get(cpu, 0)
         own = after.own_ns.get(cpu, 0) - before.own_ns.get(cpu, 0)
-        shares[str(cpu)] = round(max(0, busy - own) / elapsed, 4)
+        share = (
+            busy - own
+        ) / elapsed  # the kernel counts in ticks, so a busy second may have a tick too many
+        shares[str(cpu)] = round(min(1.0, max(0.0, share)), 4)
     return shares
 
 
@@ -274,9 +277,3 @@ def _placement(target: PlacedTarget, roles: Mapping[str, str]) -> Placement:
 
 def _casualty(casualty: Casualty) -> dict[str, Any]:
     return asdict(casualty)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error inside a group of groups."""
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -234,12 +234,15 @@ class _Session:
         return {node: member.hello.boot_id for node, member in self._crew.members.items()}
 
     async def _heal(self, fleet: Fleet, record: RoundRecord) -> None:
-        """Bring lost agents back, so that the run goes on; the block they were lost in stays void."""
+        """Bring lost agents back, so that the run goes on; the block they were lost in stays void.
+
+        An agent that lives and does not answer is as lost as a dead one: left alone, it would void every later block.
+        """
         lost = [c for c in record.casualties if c["role"] == "agent"]
         missing = [agent for agent in record.agents if agent.status != "sealed"]
         if not lost and not missing:
             return
-        for node in await fleet.heal():
+        for node in await fleet.heal(self._crew.silent):
             self._observer.note(f"{node}: agent restarted")
         await self._greet(fleet)
         await self._crew.collect(self._store)
@@ -259,6 +262,7 @@ class _Session:
             self._scenario.gates,
             [phase.name for phase in self._scenario.phases],
             sorted(roles),
+            boot_ids,
         )
         valid = not reasons
         self._store.append(BlockClosed(plan.block, valid, reasons, self._clock.realtime_ns()))

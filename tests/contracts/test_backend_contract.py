@@ -197,6 +197,14 @@ async def test_an_agent_that_dies_is_a_casualty_and_heals(case: Case, tmp_path: 
         assert list(await fleet.heal()) == []
 
 
+async def test_an_agent_that_lives_and_does_not_answer_is_replaced(case: Case, tmp_path: Path) -> None:
+    async with case.backend().started(scenario(), "r", tmp_path, "t") as fleet:
+        assert list(await fleet.heal(["node-2"])) == ["node-2"]
+        assert [agent.node for agent in fleet.agents] == ["node-1", "node-2", "node-3"]
+        assert list(fleet.casualties()) == []  # its end was ours
+        assert list(await fleet.heal()) == []
+
+
 async def test_an_error_inside_passes_through(case: Case, tmp_path: Path) -> None:
     async def fail() -> None:
         async with case.backend().started(scenario(), "r", tmp_path, "t") as fleet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,9 +162,9 @@ class LocalFleet:
         ending, self._targets = self._targets, []
         await self._processes.end(ending)
 
-    async def heal(self) -> Sequence[str]:
-        """Start anew what died beside or as an agent. The new agent finds the old one's logs in its spool."""
-        broken = [name for name, station in self._stations.items() if not station.lives]
+    async def heal(self, silent: Collection[str] = ()) -> Sequence[str]:
+        """Start anew what died beside or as an agent, or is silent. A new agent finds the old one's logs in its spool."""
+        broken = [name for name, station in self._stations.items() if name in silent or not station.lives]
         for name in broken:
             station = self._stations[name]
             await self._processes.end([station.agent, station.null_echo])

@@ -102,3 +102,8 @@ def test_nodes_are_grouped_by_the_cpus_they_share_directly_or_not() -> None:
 def test_equal_cpu_numbers_of_different_machines_are_different_cpus() -> None:
     nodes = [node("a", 0, boot_id="m1"), node("b", 0, boot_id="m2")]
     assert len(sharing(nodes)) == 2
+
+
+def test_a_busy_cpu_is_never_more_than_whole() -> None:
+    before, after = CpuUsage(0, {0: 0}, {0: 0}), CpuUsage(100, {0: 110}, {0: 0})
+    assert strangers_share(before, after, frozenset({0})) == {"0": 1.0}
