@@ -70,11 +70,14 @@ async def make_ready(order: Prepare, clock: Clock) -> dict[str, int]:
 
 async def _for_each(targets: Sequence[Target], call: Callable[[Target], Coroutine[None, None, T]]) -> list[T]:
     """Call for every target side by side; the first refusal ends the others."""
+    refusal: AgentError | None = None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call(target), name=f"prepare {target.name}") for target in targets]
     except* AgentError as refusals:
-        raise _first(refusals) from None
+        refusal = _first(refusals)
+    if refusal:
+        raise refusal  # not above: until 3.11.4, Python wraps what is raised in an `except*` in a group of its own
     return [task.result() for task in tasks]
 
 

@@ -139,6 +139,7 @@ async def _on_all(
         except AgentError as error:
             return error
 
+    hopeless: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as tasks_group:
             tasks = {
@@ -146,7 +147,9 @@ async def _on_all(
                 for name, item in items.items()
             }
     except* KabenchError as group:
-        raise first_of(group) from None  # such as a full disk: a user's error, not a group of them
+        hopeless = first_of(group)  # such as a full disk: a user's error, not a group of them
+    if hopeless:
+        raise hopeless  # not above: until 3.11.4, Python wraps what is raised in an `except*` in a group of its own
     answers: dict[str, R] = {}
     failures: Failures = {}
     for name, task in tasks.items():
