@@ -10,7 +10,7 @@ The agents are reached over HTTP on every backend; nothing here talks to them.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,6 +141,10 @@ class Fleet(Protocol):
         Raises:
             ClusterError: a replica fits nowhere, or does not start.
         """
+        ...
+
+    def measuring(self, round_: Round) -> AbstractContextManager[None]:
+        """Held while the window runs: the controller keeps out of the quiet nodes' way where it shares CPUs with them."""
         ...
 
     async def clear(self) -> None:

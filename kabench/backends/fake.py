@@ -110,6 +110,11 @@ class FakeFleet:
             )
         return placed
 
+    def measuring(self, round_: Round) -> contextlib.AbstractContextManager[None]:
+        """There is nothing to keep out of the way of."""
+        self._note("measuring", round_.window)
+        return contextlib.nullcontext()
+
     async def clear(self) -> None:
         """Forget the targets."""
         self._note("clear")

@@ -72,6 +72,14 @@ class Accounting:
         self._processes = processes
         self._tick = tick_ns()
         self._own: dict[int, int] = {}
+        self._controller: dict[int, int] = {}
+        self._settled_ns = 0
+
+    def settle(self) -> None:
+        """Attribute the controller's time so far to the CPUs that it may run on now; call it before those change."""
+        spent_ns = time.process_time_ns()
+        _split(self._controller, os.sched_getaffinity(0), spent_ns - self._settled_ns)
+        self._settled_ns = spent_ns
 
     def usage(self, at_ns: int) -> CpuUsage:
         """All CPU time and ours, now. Costs a few milliseconds: not for use within a window."""
@@ -79,8 +87,8 @@ class Accounting:
         children: dict[int, list[int]] = {}
         for pid, (parent, _) in seen.items():
             children.setdefault(parent, []).append(pid)
-        own: dict[int, int] = {}
-        _split(own, os.sched_getaffinity(0), time.process_time_ns())
+        self.settle()
+        own = dict(self._controller)
         for cpus, spent in self._processes.ended_cpu_ns.items():
             _split(own, cpus, spent)
         for child in self._processes.live:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,19 @@ class LocalFleet:
             )
             for decision, port in zip(decisions, ports, strict=True)
         ]
+
+    @contextlib.contextmanager
+    def measuring(self, round_: Round) -> Iterator[None]:
+        """Bind the controller to the noisy nodes' CPUs: on a quiet one, its view and its calls would be in agents' way."""
+        allowed = os.sched_getaffinity(0)
+        noisy = frozenset[int]().union(*(self._by_name[name].cpus for name in round_.noise_nodes))
+        self._accounting.settle()
+        os.sched_setaffinity(0, noisy or allowed)
+        try:
+            yield
+        finally:
+            self._accounting.settle()
+            os.sched_setaffinity(0, allowed)
 
     async def clear(self) -> None:
         """End the round's targets."""
