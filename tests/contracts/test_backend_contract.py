@@ -121,6 +121,8 @@ async def test_a_whole_round(case: Case, tmp_path: Path) -> None:
         assert len({(t.host, t.port) for t in placed}) == 4
         assert {t.decided_by for t in placed} == {"simulated:default"}
         assert all(t.reason and t.pending_ns >= 0 for t in placed)
+        with fleet.measuring(round_):
+            assert list(fleet.casualties()) == []
         await fleet.clear()
         await fleet.clear()
         (work,) = await fleet.stop_noise()

@@ -119,6 +119,19 @@ async def test_every_thread_of_every_process_stays_on_its_slot(tmp_path: Path) -
         assert all(frozenset(os.sched_getaffinity(task)) in allowed for task in tasks)
 
 
+async def test_the_controller_stays_beside_the_noise_while_a_window_runs(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    async with fleet_of(tmp_path, scenario(agents=3)) as fleet:
+        cpus = {node.name: node.cpus for node in fleet.nodes}
+        for noisy in ("node-1", "node-3"):
+            with pytest.raises(RuntimeError, match="in the window"), fleet.measuring(round_of(noisy)):
+                assert os.sched_getaffinity(0) == cpus[noisy]
+                raise RuntimeError("in the window")
+            assert os.sched_getaffinity(0) == allowed
+        with fleet.measuring(round_of()):
+            assert os.sched_getaffinity(0) == allowed
+
+
 async def test_all_are_in_our_session_and_in_groups_of_their_own(tmp_path: Path) -> None:
     async with fleet_of(tmp_path) as fleet:
         await fleet.start_noise(round_of("node-1"))

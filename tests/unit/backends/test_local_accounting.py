@@ -49,3 +49,20 @@ def test_our_own_time_is_ours_and_never_goes_back(tmp_path: Path) -> None:
     assert sum(after.own_ns.values()) - sum(before.own_ns.values()) >= 50_000_000 - len(after.own_ns)
     assert after.own_ns.keys() == os.sched_getaffinity(0)
     assert all(after.busy_ns[cpu] >= before.busy_ns[cpu] for cpu in before.busy_ns)
+
+
+def test_the_controllers_time_is_counted_where_it_was_spent(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    accounting = Accounting(Processes(tmp_path, SystemClock()))
+    before = accounting.usage(1)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        end = time.process_time_ns() + 50_000_000
+        while time.process_time_ns() < end:
+            pass
+        accounting.settle()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    spent = {cpu: own - before.own_ns[cpu] for cpu, own in accounting.usage(2).own_ns.items()}
+    assert spent[min(allowed)] >= 50_000_000 - len(spent)
+    assert all(spent[cpu] < 40_000_000 for cpu in allowed - {min(allowed)})
