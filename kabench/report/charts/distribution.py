@@ -102,7 +102,7 @@ def _handles(facts: Facts) -> list[Line2D]:
                 linestyle=look.line,
                 marker=look.marker,
                 linewidth=2.6,
-                label=f"{phase} ({count:,} requests)" if len(facts.phases) <= 3 else phase,
+                label=f"{phase} ({count:,} requests)" if len(facts.phases) <= 2 else phase,
             )
         )
     handles.append(
