@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from kabench.analysis import verdicts
 from kabench.analysis.accuracy import placement_accuracy
 from kabench.analysis.inference import SignFlip, blocks_needed, holm, student_interval
-from kabench.analysis.pooling import Group, block_p99_ns, grouped, kinds_of, outcomes, quiet_cells
+from kabench.analysis.pooling import Group, agents_p99, block_p99_ns, grouped, kinds_of, outcomes, quiet_cells
 from kabench.core.identity import Metric
 from kabench.core.result import (
     BlockPoint,
@@ -51,13 +51,14 @@ def compare(
     phases = [str(phase["name"]) for phase in scenario["phases"]]
     valid = [block for block in blocks if block.valid]
     contrasts = _Contrasts(blocks, cells).of(scenario)
-    accuracy = placement_accuracy(phases, blocks, rounds)
+    accuracy = placement_accuracy(phases, blocks, rounds, sum(t["replicas"] for t in scenario["targets"]))
     run = verdicts.RunFacts(scenario, placement_note, blocks, rounds, contrasts, accuracy)
     found = verdicts.verdicts(run)
     return Comparison(
         contrasts=contrasts,
         verdicts=found,
         accuracy=accuracy,
+        agents_p99=agents_p99(phases, blocks, cells),
         headline=verdicts.headline(run, found),
         notes=verdicts.notes(run),
         valid_blocks=len(valid),

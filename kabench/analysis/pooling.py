@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kabench.core.histogram import Histogram
 from kabench.core.identity import Kind, Metric, Outcomes
-from kabench.core.result import BlockRecord, CellRecord
+from kabench.core.result import AgentsP99, BlockRecord, CellRecord
 
 BEYOND_TO_INFER = 10
 """Samples that must lie beyond a block's p99 for it to enter the comparison.
@@ -70,6 +70,46 @@ def block_p99_ns(groups: Mapping[Group, Sequence[CellRecord]], metric: Metric) -
         group: merged(records, metric).supported_quantile_ns(0.99, beyond=BEYOND_TO_INFER)
         for group, records in sorted(groups.items())
     }
+
+
+def agents_p99(
+    phases: Sequence[str], blocks: Sequence[BlockRecord], cells: Iterable[CellRecord]
+) -> list[AgentsP99]:
+    """The pooled p99 response time with each quiet agent's own beside it, by phase and kind.
+
+    Raises:
+        LogError: a histogram is corrupt.
+    """
+    counted = quiet_cells(blocks, cells)
+    own: defaultdict[tuple[str, str], defaultdict[str, Histogram]] = defaultdict(
+        lambda: defaultdict(Histogram)
+    )
+    for record in counted:
+        encoded = record.histograms.get(Metric.RESPONSE.value)
+        if encoded:
+            cell = record.cell
+            own[cell.phase, str(cell.kind)][cell.agent].add(Histogram.decode(encoded))
+    return [
+        _agents_p99(phase, kind, own[phase, kind])
+        for phase in phases
+        for kind in kinds_of(counted)
+        if (phase, kind) in own
+    ]
+
+
+def _agents_p99(phase: str, kind: str, by_agent: Mapping[str, Histogram]) -> AgentsP99:
+    pooled = Histogram()
+    for histogram in by_agent.values():
+        pooled.add(histogram)
+    return AgentsP99(
+        phase=phase,
+        kind=kind,
+        pooled_ns=pooled.supported_quantile_ns(0.99, beyond=REPORTED_BEYOND),
+        by_agent={
+            agent: by_agent[agent].supported_quantile_ns(0.99, beyond=REPORTED_BEYOND)
+            for agent in sorted(by_agent)
+        },
+    )
 
 
 def outcomes(cells: Iterable[CellRecord], phase: str, kind: str) -> Outcomes:

@@ -21,6 +21,7 @@ from kabench.core.result import (
     RoundRecord,
     Verdict,
 )
+from kabench.core.spec import NS_PER_MS
 
 ERRORS_ALLOWED = 0.001
 """An arm with a larger share of errors cannot be called better: what fails is not in its response times."""
@@ -285,7 +286,24 @@ def _withheld(run: RunFacts) -> list[str]:
 
 
 def _price(run: RunFacts) -> list[str]:
-    """What a better p99 may have cost: the noise's own work, and the time pods waited for a place."""
+    """What a better p99 may have cost: the noise's own work, and the time targets waited for a place."""
+    return [*_work_price(run), *_schedule_price(run)]
+
+
+def _schedule_price(run: RunFacts) -> list[str]:
+    placed = [phase for phase in run.accuracy if phase.to_schedule_p50_ns is not None]
+    if not placed:
+        return []
+    waits = ", ".join(
+        f"{phase.phase} {(phase.to_schedule_p50_ns or 0) / NS_PER_MS:.3g} ms"
+        f" (at most {(phase.to_schedule_max_ns or 0) / NS_PER_MS:.3g})"
+        for phase in placed
+    )
+    pending = ", ".join(f"{phase.phase} {phase.unplaced}" for phase in placed if phase.unplaced)
+    return [f"Median time to schedule: {waits}. Targets left pending: {pending or 'none'}."]
+
+
+def _work_price(run: RunFacts) -> list[str]:
     effect = run.contrast("effect")
     if effect is None:
         return []

@@ -25,7 +25,7 @@ from kabench.core.plan import describe_plan, fit_duration, quick
 from kabench.core.result import RunResult
 from kabench.core.scenario import override
 from kabench.core.spec import Scenario
-from kabench.errors import AgentError, KabenchError, MeasurementError, SpecError
+from kabench.errors import AgentError, KabenchError, MeasurementError, SpecError, StoreError
 from kabench.report.as_json import run_summary
 from kabench.report.tables import print_result
 from kabench.report.terminal import LiveObserver, PlainObserver
@@ -130,8 +130,11 @@ def _resumed(request: Request) -> tuple[RunStore, Scenario, Backend]:
         raise SpecError(f"--resume {request.resume}: no such run in {request.out}")
     store = RunStore.open(folder)
     try:
-        opening = store.journal()[0]
-        assert isinstance(opening, RunStarted), "the store checks it"
+        opening = next(iter(store.journal()), None)
+        if not isinstance(opening, RunStarted):
+            raise StoreError(
+                f"{folder}: its journal does not begin with a run's start, so there is nothing to go on with"
+            )
         return store, Scenario.model_validate(opening.scenario), choose_backend(opening.backend)
     except BaseException:
         store.close()

@@ -200,7 +200,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class PlacementAccuracy(msgspec.Struct, frozen=True):
-    """Where one phase put its targets, over the valid blocks; shares are of `placed`."""
+    """Where one phase put its targets, over the valid blocks; shares are of `placed`.
+
+    Attributes:
+        to_schedule_p50_ns, to_schedule_max_ns: from a target's creation until it was bound to a node.
+        unplaced: targets that the scenario asks for and that found no node.
+    """
 
     phase: str
     placed: int
@@ -209,6 +214,21 @@ class PlacementAccuracy(msgspec.Struct, frozen=True):
     on_quiet: int
     chance_noisy: float
     by_block: list[float] = []
+    to_schedule_p50_ns: int | None = None
+    to_schedule_max_ns: int | None = None
+    unplaced: int = 0
+
+
+class AgentsP99(msgspec.Struct, frozen=True):
+    """p99 response time of one phase and kind, seen from quiet nodes in valid blocks: of all agents, and each one's own.
+
+    One odd client can own a pooled tail. None: withheld, with too few samples beyond it.
+    """
+
+    phase: str
+    kind: str
+    pooled_ns: int | None
+    by_agent: dict[str, int | None] = {}
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -217,6 +237,7 @@ class Comparison(msgspec.Struct, frozen=True):
     contrasts: list[Contrast] = []
     verdicts: list[Verdict] = []
     accuracy: list[PlacementAccuracy] = []
+    agents_p99: list[AgentsP99] = []
     headline: str = ""
     notes: list[str] = []
     valid_blocks: int = 0

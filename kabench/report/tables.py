@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kabench.core.result import BlockRecord, Contrast, PlacementAccuracy, RunResult
+from kabench.core.result import AgentsP99, BlockRecord, Contrast, PlacementAccuracy, RunResult
 from kabench.report.units import ms, per_cent
 
 QUANTILES = ("p50", "p90", "p99", "p99.9", "max")
@@ -22,6 +22,12 @@ def print_result(console: Console, result: RunResult, folder: Path) -> None:
     comparison = result.comparison
     if any(contrast.kinds for contrast in comparison.contrasts):
         _show(console, "p99 response time from quiet nodes, B over A", _contrasts(comparison.contrasts))
+    if any(phase.pooled_ns is not None for phase in comparison.agents_p99):
+        _show(
+            console,
+            "p99 response time from quiet nodes, ms: pooled, and of single agents",
+            _agents(comparison.agents_p99),
+        )
     if any(phase.placed for phase in comparison.accuracy):
         note = f" ({result.placement_note})" if result.placement_note else ""
         _show(console, f"where targets were placed{note}", _placements(comparison.accuracy))
@@ -122,6 +128,23 @@ def _placements(accuracy: Sequence[PlacementAccuracy]) -> Table:
     for phase in accuracy:
         shares = [per_cent(n / phase.placed if phase.placed else None) for n in _counts(phase)]
         table.add_row(phase.phase, str(phase.placed), *shares, per_cent(phase.chance_noisy))
+    return table
+
+
+def _agents(found: Sequence[AgentsP99]) -> Table:
+    """A pooled p99 far above most agents' own is the work of few of them."""
+    table = _table()
+    for title in ("phase", "kind"):
+        table.add_column(title)
+    for title in ("pooled", "lowest", "median", "highest", "of"):
+        table.add_column(title, justify="right")
+    table.add_column("agents")
+    for entry in found:
+        own = sorted((ns, agent) for agent, ns in entry.by_agent.items() if ns is not None)
+        withheld = len(entry.by_agent) - len(own)
+        single = [ms(own[0][0]), ms(own[len(own) // 2][0]), ms(own[-1][0])] if own else ["–"] * 3
+        note = f"{withheld} withheld" if withheld else f"highest: {own[-1][1]}"
+        table.add_row(entry.phase, entry.kind, ms(entry.pooled_ns), *single, str(len(own)), note)
     return table
 
 

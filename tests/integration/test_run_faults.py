@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import socket
+import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import run_kit as kit
 
 from kabench.backends.local import LocalBackend
+from kabench.backends.local import fleet as fleet_module
+from kabench.backends.local.servers import find_redis_server
+from kabench.cli.session import exit_code
 from kabench.controller import link as link_module
 from kabench.controller import round as round_module
 from kabench.controller.observer import NullObserver
 from kabench.controller.run import run_benchmark
 from kabench.core.result import BlockRecord, RunResult
 from kabench.core.scenario import load_scenario
-from kabench.errors import ClusterError, StoreError
 from kabench.store import RunStore
 
 ONE_PHASE = kit.TINY.replace("  - {name: contention-aware, policy: contention-aware}\n", "")
@@ -85,7 +86,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A controller that waits a second where it would wait five."""
     monkeypatch.setattr(round_module, "GRACE_NS", 1_000_000_000)
     monkeypatch.setattr(link_module, "CALL_S", 1.0)
-    monkeypatch.setitem(link_module.AgentLink._ask.__kwdefaults__, "timeout_s", 1.0)
+    defaults = link_module.AgentLink._ask.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timeout_s", 1.0)
     monkeypatch.setattr(link_module, "PAUSES_S", (0.0,))
 
 
@@ -190,3 +193,135 @@ def test_a_second_signal_does_not_cut_the_clean_up_short(tmp_path: Path, number:
         controller.signal(number)
     ended_cleanly(controller, 130)
     assert kit.results(out)["status"] == "interrupted"
+
+
+SERVER = """
+import asyncio, json
+
+async def serve(reader, writer):
+    served = 0
+    while await reader.readuntil(b"\\r\\n\\r\\n"):
+        status = {healthy}
+        writer.write(b"HTTP/1.1 %d Said\\r\\nContent-Length: 0\\r\\n\\r\\n" % status)
+        served += 1
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(json.dumps({{"port": server.sockets[0].getsockname()[1]}}), flush=True)
+    await server.serve_forever()
+
+asyncio.get_event_loop_policy()
+loop = asyncio.new_event_loop()
+loop.set_exception_handler(lambda loop, context: None)
+loop.run_until_complete(main())
+"""
+"""An HTTP server; `healthy` is a status, in terms of how many requests its connection has `served` already."""
+
+
+def http_server(monkeypatch: pytest.MonkeyPatch, healthy: str) -> None:
+    """The HTTP target of the next run: a server with that idea of health."""
+    command = [sys.executable, "-c", SERVER.format(healthy=healthy)]
+    monkeypatch.setattr(fleet_module, "http_echo_command", lambda cpu_us: command)
+
+
+def redis_server(monkeypatch: pytest.MonkeyPatch, folder: Path, *flags: str) -> None:
+    """The Redis of the next run has `flags` of its own."""
+    folder.mkdir()
+    wrapper = folder / "redis-server"
+    quoted = " ".join(f"'{flag}'" for flag in flags)
+    wrapper.write_text(f"#!/bin/sh\nexec '{find_redis_server().path}' \"$@\" {quoted}\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+async def test_http_5xx_are_errors_and_the_target_s_own(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http_server(monkeypatch, "200 if served % 2 == 0 else 503")
+    result = await run(store, NullObserver())
+    [block] = result.blocks
+    assert block.valid, block.void
+    figures = result.summary["phases"]["default"]["http"]
+    counts = figures["requests"]
+    assert counts["sent"] == counts["ok"] + counts["error"] + counts["timeout"]
+    assert 0.4 < counts["error"] / counts["sent"] < 0.6
+    assert {name for cell in result.cells for name in cell.outcomes.errors} == {"status"}
+
+
+async def test_a_target_that_never_gets_ready_is_named_and_the_run_ends(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http_server(monkeypatch, "503")
+    result = await run(store, NullObserver(), timing="{window_s: 1, warm_up_s: 0.2, ready_timeout_s: 1}")
+    [block] = result.blocks
+    [reason] = block.void
+    assert reason.code == "round-failed"
+    assert "echo" in reason.detail
+    assert "did not answer within 1 s: HTTP status 503" in reason.detail
+    assert exit_code(result) == 4
+
+
+async def test_a_redis_that_wants_a_password_is_named_and_the_run_ends(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    redis_server(monkeypatch, tmp_path / "bin", "--requirepass", "secret")
+    result = await run(store, NullObserver())
+    [reason] = result.blocks[0].void
+    assert (reason.code, "NOAUTH" in reason.detail) == ("round-failed", True), reason.detail
+    assert exit_code(result) == 4
+
+
+async def test_error_replies_in_the_window_are_counted_and_no_arm_with_them_is_void(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    redis_server(monkeypatch, tmp_path / "bin", "--user", "default", "on", "nopass", "~*", "+@all", "-get")
+    result = await run(store, NullObserver())
+    [block] = result.blocks
+    assert block.valid, block.void
+    counts = result.summary["phases"]["default"]["redis"]["requests"]
+    assert counts["error"] > counts["ok"] > 0  # the reads, and the writes
+    assert counts["sent"] == counts["ok"] + counts["error"] + counts["timeout"]
+
+
+def test_killed_in_stages_before_a_window_a_run_is_resumed_until_it_is_whole_and_then_left_alone(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "results"
+    scenario = kit.write_scenario(tmp_path, ONE_PHASE)
+    controller = kit.Controller("run", scenario, *LOCAL, cwd=tmp_path)
+    kit.until(at_least(out, "run-started"), "the run's start")
+    kill(controller)
+    assert not kit.events(out, "fleet-ready")
+
+    controller = kit.Controller("run", "--resume", out / "latest", cwd=tmp_path)
+    kit.until(at_least(out, "block-started"), "a block")
+    kill(controller)
+    assert not kit.events(out, "round-started")
+
+    ended_cleanly(kit.Controller("run", "--resume", out / "latest", cwd=tmp_path), 0)
+    whole = kit.results(out)
+    assert [(block["block"], block["valid"]) for block in whole["blocks"]] == [(1, False), (2, True)]
+    assert whole["status"] == "finished"
+
+    ended_cleanly(kit.Controller("run", "--resume", out / "latest", cwd=tmp_path), 0)
+    again = kit.results(out)
+    for part in ("blocks", "rounds", "cells", "summary", "comparison", "status"):
+        assert whole[part] == again[part]
+
+
+def kill(controller: kit.Controller) -> None:
+    """With -9; whatever it had started ends with it."""
+    kit.until(lambda: controller.child("kabench_agent"), "an agent")
+    controller.signal(signal.SIGKILL)
+    controller.wait()
+    assert not controller.leftovers()
+
+
+def test_a_run_that_another_controller_writes_is_not_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    first = kit.Controller("run", kit.write_scenario(tmp_path), *LOCAL, cwd=tmp_path)
+    kit.until(at_least(out, "fleet-ready"), "the fleet")
+    _, err = ended_cleanly(kit.Controller("run", "--resume", out / "latest", cwd=tmp_path), 4)
+    assert "another kabench is writing this run" in err
+    first.signal(signal.SIGTERM)
+    ended_cleanly(first, 130)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from kabench.core.result import (
+    AgentsP99,
     BlockRecord,
     Comparison,
     Contrast,
@@ -106,3 +107,21 @@ def test_a_merge_without_void_blocks_has_no_table_of_them() -> None:
     text = console.export_text()
     assert "void" not in text
     assert ["a", "http", "12", "9", "2", "1", "1", "–"] in [line.split() for line in text.splitlines()]
+
+
+def test_single_agents_stand_beside_the_pooled_p99() -> None:
+    own: dict[str, int | None] = {"node-4": 900_000, "node-5": 9_000_000, "node-6": 1_000_000}
+    found = [
+        AgentsP99("default", "redis", 5_000_000, own),
+        AgentsP99("default", "http", 5_000_000, {"node-4": None, "node-5": 1_000_000}),
+    ]
+    text = printed(result(comparison=Comparison(agents_p99=found)))
+    rows = [line.split() for line in text.splitlines()]
+    assert ["default", "redis", "5.00", "0.900", "1.00", "9.00", "3", "highest:", "node-5"] in rows
+    assert ["default", "http", "5.00", "1.00", "1.00", "1.00", "1", "1", "withheld"] in rows
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_single_agents_are_not_shown_where_nothing_is_known_of_any() -> None:
+    found = [AgentsP99("default", "redis", None, {"node-4": None})]
+    assert "of single agents" not in printed(result(comparison=Comparison(agents_p99=found)))
