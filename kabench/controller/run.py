@@ -246,6 +246,7 @@ class _Session:
             self._observer.note(f"{node}: agent restarted")
         await self._greet(fleet)
         await self._crew.collect(self._store)
+        await self._crew.probe(fleet.nodes)  # starts the new agents' canaries while there is no noise
 
     def _close_block(
         self,
