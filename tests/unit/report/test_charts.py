@@ -25,7 +25,7 @@ def words(chart: str, result: RunResult) -> str:
     """All text in a chart, blanks and line breaks as one blank."""
     with matplotlib.rc_context(style.RC):
         drawn = CHARTS[chart](Facts.of(result))
-        drawn.canvas.draw()
+        drawn.draw_without_rendering()  # sets the ticks' texts
     texts = (text.get_text() for text in _texts(drawn))
     return " ".join(" ".join(texts).split())
 
