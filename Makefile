@@ -76,7 +76,7 @@ cov: venv  ## what the unit tests and contracts leave uncovered, line by line
 
 .PHONY: perf
 perf: venv  ## the engine beside other load generators
-	$(BIN)/pytest tests/perf -q -s
+	$(BIN)/python tests/perf/perf_engine.py
 
 .PHONY: lock
 lock: venv  ## resolve requirements.lock anew, for every platform
