@@ -79,7 +79,12 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._pool.flights.sent_ns[index] = now_ns
         self.queue.append(index)
-        self._transport.write(request)
+        try:
+            self._transport.write(request)
+        except (
+            RuntimeError
+        ):  # uvloop's: the transport is closed, and `connection_lost` has not been called yet
+            asyncio.get_running_loop().call_soon(self.end, Verdict.RESET)  # not now: the pool is at work
 
     def data_received(self, data: bytes) -> None:
         """Replies, whole or in pieces."""

@@ -1,0 +1,49 @@
+"""A request that meets a transport which is closed already, before its protocol was told: uvloop raises there."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import uvloop
+
+from kabench_agent.drivers import Connection
+from kabench_agent.protocols.base import Verdict
+
+
+class Reader:
+    keep_alive = True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+async def send_on_a_closed_transport() -> tuple[list[tuple[Verdict, list[int]]], list[int]]:
+    ended: list[tuple[Verdict, list[int]]] = []
+    pool: Any = SimpleNamespace(
+        codec=SimpleNamespace(reader=Reader),
+        flights=SimpleNamespace(sent_ns=[0]),
+        opened=lambda connection: None,
+        lost=lambda connection, verdict, own: ended.append((verdict, list(connection.queue))),
+    )
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        transport, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(pool), "127.0.0.1", port
+        )
+        transport.abort()
+        connection.send(0, 7, b"PING\r\n")
+        assert ended == []  # whoever sends is not interrupted
+        async with asyncio.timeout(5):
+            while not ended:  # noqa: ASYNC110 - the loop tells nobody that it has called
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    return ended, pool.flights.sent_ns
+
+
+def test_a_request_on_a_closed_transport_is_reset_once_and_breaks_nothing() -> None:
+    ended, sent_ns = uvloop.run(send_on_a_closed_transport())
+    assert ended == [(Verdict.RESET, [0])]
+    assert sent_ns == [7]
