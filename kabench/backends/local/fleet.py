@@ -208,10 +208,19 @@ class LocalFleet:
             if redis
             else None,
             "stress_tool": stress.name if stress else None,
+            "substitutes": list(self._substitutes()),
             "last_level_cache_bytes": stress.cache_bytes if stress else None,
             "decoys": "entries in the simulated scheduler's ledger, no processes",
             "node_allocatable": "simulated: 4000m CPU and 8 GiB a node, whatever the machine has",
         }
+
+    def _substitutes(self) -> Iterator[str]:
+        """What serves in the place of a program that this machine does not have."""
+        redis, stress = self._tools.redis, self._tools.stress
+        if redis and redis.source != "PATH":
+            yield f"no redis-server on the PATH: the one in the package {redis.source} serves"
+        if stress and stress.path is None:
+            yield "no stress-ng on the PATH: the built-in stressor serves"
 
     def _position(self, name: str) -> int:
         return list(self._by_name).index(name)
