@@ -81,9 +81,7 @@ class Connection(asyncio.Protocol):
         self.queue.append(index)
         try:
             self._transport.write(request)
-        except (
-            RuntimeError
-        ):  # uvloop's: the transport is closed, and `connection_lost` has not been called yet
+        except RuntimeError:  # uvloop closed it and calls no `connection_lost`
             asyncio.get_running_loop().call_soon(self.end, Verdict.RESET)  # not now: the pool is at work
 
     def data_received(self, data: bytes) -> None:
@@ -251,7 +249,8 @@ class Pool:
 
     def _failed(self, connection: Connection, error: Exception) -> None:
         """An attempt failed. With nothing alive and nothing on its way, those who wait cannot be served."""
-        if connection.made:  # given up at the instant it was made: it is lost, not refused
+        if connection.made:  # given up at the instant it was made: lost, which uvloop does not say
+            connection.end(Verdict.ABORTED, own=True)
             return
         now_ns = self._now_ns()
         self._attempts -= 1

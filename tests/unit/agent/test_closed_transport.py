@@ -1,4 +1,4 @@
-"""A request that meets a transport which is closed already, before its protocol was told: uvloop raises there."""
+"""An attempt that is given up just as it succeeds: uvloop closes the transport, and never calls `connection_lost`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ async def send_on_a_closed_transport() -> tuple[list[tuple[Verdict, list[int]]],
     pool: Any = SimpleNamespace(
         codec=SimpleNamespace(reader=Reader),
         flights=SimpleNamespace(sent_ns=[0]),
-        opened=lambda connection: None,
+        opened=lambda connection: attempt.cancel(),
         lost=lambda connection, verdict, own: ended.append((verdict, list(connection.queue))),
     )
+    attempt: asyncio.Future[Any]
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        transport, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(pool), "127.0.0.1", port
+        connection = Connection(pool)
+        attempt = asyncio.ensure_future(
+            asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", port)
         )
-        transport.abort()
+        await asyncio.wait({attempt})
+        assert attempt.cancelled()
         connection.send(0, 7, b"PING\r\n")
         assert ended == []  # whoever sends is not interrupted
         async with asyncio.timeout(5):
