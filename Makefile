@@ -44,7 +44,7 @@ test: lint types imports  ## lint, types, imports and all tests, with branch cov
 	@$(MAKE) --no-print-directory $(TIERS) PYTEST_EXTRA="$(COVERAGE)"
 	@$(BIN)/coverage report --format=total | sed 's/.*/branch coverage: &%/'
 	@for tier in $(TIERS); do \
-		sed -n "s/.*<testsuite [^>]*tests=\"\([0-9]*\)\".*/$$tier: \1 tests/p" $(REPORTS)/$$tier.xml; done
+		echo "$$tier: $$(sed -n 's/.*<testsuite [^>]*tests="\([0-9]*\)".*/\1/p' $(REPORTS)/$$tier.xml) tests"; done
 
 .PHONY: lint
 lint: venv  ## ruff: rules and format
