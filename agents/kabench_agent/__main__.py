@@ -30,7 +30,7 @@ from kabench_agent.pacing import choose_pacer
 from kabench_agent.probe import Canary
 from kabench_agent.service import make_app
 from kabench_agent.spool import Spool
-from kabench_agent.window import PAUSE_S, EngineFactory, Identity, Sink
+from kabench_agent.window import EngineFactory, Identity, Sink
 
 TOKEN_VARIABLE = "KABENCH_TOKEN"
 LEAVE_S = 1.0
@@ -87,7 +87,7 @@ async def _serve(options: argparse.Namespace, token: str, listener: socket.socke
 
 def _engine_factory(clock: Clock, null: tuple[str, int] | None) -> EngineFactory:
     def make(order: Prepare, sink: Sink) -> Engine:
-        return Engine(order, clock=clock, pacer=choose_pacer(clock), null=null, sink=sink, pause_s=PAUSE_S)
+        return Engine(order, clock=clock, pacer=choose_pacer(clock), null=null, sink=sink)
 
     return make
 

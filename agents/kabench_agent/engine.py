@@ -41,7 +41,6 @@ class Engine:
         sink: called with every interval soon after it has closed, in order.
         transport: makes connections; the running loop's by default.
         vitals: what health is computed from; this process's by default.
-        pause_s: between the steps of folding a closed interval, while the window goes on.
 
     Attributes:
         planned: by target (the null echo included), how many requests are due in the window.
@@ -60,13 +59,11 @@ class Engine:
         sink: Sink,
         transport: Transport | None = None,
         vitals: Vitals | None = None,
-        pause_s: float = 0.0,
     ) -> None:
         self._order = prepare
         self._clock = clock
         self._pacer = pacer
         self._sink = sink
-        self._pause_s = pause_s
         self._transport = transport or AsyncioTransport(prepare.timeout_ns)
         self._vitals = vitals or SystemVitals()
         drives_null = null is not None and prepare.null_rate_per_s > 0
@@ -193,12 +190,10 @@ class Engine:
         await self._transport.close()
 
     async def _folded(self) -> AsyncIterator[Interval]:
-        """Closed intervals, while the loop turns between the steps of folding them."""
+        """Closed intervals, while the loop turns between them."""
         while self._recorder.closed:
-            for interval in self._recorder.fold(self._recorder.closed.popleft()):
-                if interval is not None:
-                    yield interval
-                await asyncio.sleep(0 if self._ended else self._pause_s)
+            yield self._recorder.fold(self._recorder.closed.popleft())
+            await asyncio.sleep(0)
 
     # What the pools call.
 

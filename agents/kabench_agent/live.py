@@ -109,8 +109,8 @@ class _Sums:
         for kind, outcomes in other.outcomes.items():
             self.count(kind, outcomes)
         for kind, parts in other.responses.items():
-            self.responses[kind] = [Buckets.sum([*self.responses.get(kind, []), *parts])]
-        self.lags = [Buckets.sum([*self.lags, *other.lags])]
+            self.responses.setdefault(kind, []).extend(parts)
+        self.lags += other.lags
 
     async def line(self, window: str, index: int, health: Health, *, sealed: bool = False) -> Interval:
         """The message, with a break after each kind."""

@@ -136,23 +136,23 @@ class Recorder:
         """The window is over, and so is every request: no interval is needed any more."""
         return self._start_ns >= self._window_end_ns and not self._landed.index and self._flights.over
 
-    def fold(self, closed: Closed) -> Iterator[Interval | None]:
-        """Fold metric by metric, with None after each so that the caller can see to its sockets; the interval at last."""
+    def fold(self, closed: Closed) -> Interval:
+        """All metrics of all targets in one pass: half a millisecond for some hundreds of requests."""
         index = as_ints(closed.landed.index)
         verdict = np.frombuffer(closed.landed.verdict, dtype=np.uint8)
         at_ns = as_ints(closed.landed.at_ns)
         targets = as_ints(self._flights.target)[index]
-        outcomes = self._outcomes(targets, verdict)
-        histograms: dict[tuple[str, Metric], Buckets] = {}
-        clamped = 0
-        for metric, values_ns, of in self._values(index, at_ns, verdict, targets):
-            values_ns, beyond = clamp(values_ns)
-            clamped += beyond
-            for number, buckets in _binned(values_ns, of):
-                histograms[self._names[number], metric] = buckets
-            yield None
+        found = list(self._values(index, at_ns, verdict, targets))
+        values_ns, clamped = clamp(np.concatenate([values for _, values, _ in found]))
+        count = len(self._names)
+        of = np.concatenate([owners + number * count for number, (_, _, owners) in enumerate(found)])
+        histograms = {}
+        for owner, buckets in _binned(values_ns, of):
+            metric, target = divmod(owner, count)
+            histograms[self._names[target], found[metric][0]] = buckets
         health = msgspec.structs.replace(closed.health, clamped=clamped)
-        yield Interval(
+        outcomes = self._outcomes(targets, verdict)
+        return Interval(
             IntervalNote(closed.number, closed.start_ns, closed.length_ns, outcomes, health), histograms
         )
 
@@ -222,7 +222,7 @@ def _run_delay_ns(before: Sample, after: Sample) -> int | None:
 
 
 def _binned(values_ns: Ints, of: Ints) -> Iterator[tuple[int, Buckets]]:
-    """The values' histogram by target, all targets in one pass; only those with values."""
+    """The values' histogram by owner, all in one pass; only owners with values."""
     keys, counts = np.unique(of * COUNTS + index_of(values_ns), return_counts=True)
     owners = keys // COUNTS
     firsts = np.flatnonzero(np.diff(owners, prepend=-1)).tolist()

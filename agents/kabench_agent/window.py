@@ -15,7 +15,7 @@ from kabench_agent.live import Live
 from kabench_agent.spool import OpenLog
 
 PAUSE_S = 0.002
-"""Between two steps of folding or writing an interval: many times what one takes, so agents that share a CPU take turns."""
+"""Between two pieces of an interval that are written: many times what one takes, so agents that share a CPU take turns."""
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from kabench.core.histogram import Buckets, Histogram, decode_buckets
+from kabench.core.histogram import Buckets, decode_buckets
 from kabench.errors import LogError
 
 LEGEND = b'"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"\n'
@@ -30,13 +30,12 @@ def preamble(start_realtime_ns: int) -> bytes:
     ).encode()
 
 
-def histogram_line(tag: str, start_ns: int, length_ns: int, histogram: Histogram | Buckets) -> bytes:
-    """One histogram, as every HdrHistogram reader knows it; empty for an empty histogram."""
-    max_ns = histogram.max_ns
+def histogram_line(tag: str, start_ns: int, length_ns: int, max_ns: int | None, encoded: str) -> bytes:
+    """One encoded histogram, as every HdrHistogram reader knows it; empty for one without a highest value."""
     if max_ns is None:
         return b""
     times = f"{start_ns / 1e9:.3f},{length_ns / 1e9:.3f},{max_ns / 1e6:.3f}"
-    return f"Tag={tag},{times},{histogram.encode()}\n".encode()
+    return f"Tag={tag},{times},{encoded}\n".encode()
 
 
 def marked(mark: bytes, content: msgspec.Struct) -> bytes:

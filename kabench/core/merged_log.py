@@ -118,7 +118,8 @@ def write_merged(header: MergedHeader, histograms: dict[Key, Histogram]) -> byte
     lines = [preamble(start_ns), marked(MERGED_MARK, header), LEGEND]
     for key in sorted(histograms):
         length_ns = covered_ns(header.members, *key[:3])
-        lines.append(histogram_line(tag_of(key), 0, length_ns, histograms[key]))
+        found = histograms[key]
+        lines.append(histogram_line(tag_of(key), 0, length_ns, found.max_ns, found.encode()))
     body = b"".join(lines)
     return body + marked(SEAL_MARK, MergedSeal(hashlib.sha256(body).hexdigest()))
 
