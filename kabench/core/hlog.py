@@ -176,15 +176,12 @@ class LogWriter:
         if start_ns < 0:
             raise ValueError(f"interval {note.index} starts {-start_ns} ns before its window")
         encoded = encode_all(list(interval.histograms.values()))
-        yield b""
-        lines = zip(interval.histograms.items(), encoded, strict=True)
+        lines = (
+            histogram_line(f"{target}.{metric}", start_ns, note.length_ns, histogram.max_ns, text)
+            for ((target, metric), histogram), text in zip(interval.histograms.items(), encoded, strict=True)
+        )
         while some := list(islice(lines, LINES_A_PIECE)):
-            yield self._hashed(
-                b"".join(
-                    histogram_line(f"{target}.{metric}", start_ns, note.length_ns, histogram.max_ns, text)
-                    for ((target, metric), histogram), text in some
-                )
-            )
+            yield self._hashed(b"".join(some))
         yield self._hashed(marked(INTERVAL_MARK, note))
 
     def seal(self, seal: Seal) -> bytes:
