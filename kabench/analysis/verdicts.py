@@ -31,6 +31,14 @@ VOIDS_APART = 2
 block falls on one arm by necessity."""
 
 
+BUSY_CODES = frozenset({"lag", "strangers"})
+WHEN_BUSY = (
+    "This machine, or the host it shares, was too busy for these gates: run again when it is quiet, or ask for less in a "
+    "scenario with wider gates (kabench scenario show seed)."
+)
+"""What to do about a run that others made void."""
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """All that is known when the words are chosen."""
@@ -256,7 +264,11 @@ def _voids(run: RunFacts) -> str:
         return ""
     by_phase = ", ".join(f"{phase} {count}" for phase, count in sorted(void_phases(void).items()))
     of = f"{len(void)} of {len(run.blocks)} blocks void"
-    return f"{of} (by phase: {by_phase})." if by_phase else f"{of}."
+    text = f"{of} (by phase: {by_phase})." if by_phase else f"{of}."
+    codes = {reason.code for block in void for reason in block.void}
+    if not run.valid and codes & BUSY_CODES:
+        text += f" {WHEN_BUSY}"
+    return text
 
 
 def _strangers(run: RunFacts) -> str:
