@@ -30,6 +30,7 @@ logging.getLogger("asyncio_redis").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 
+SILENT = "it took the connection and did not answer"
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.25
 ATTEMPT_S = 1.0
@@ -87,9 +88,9 @@ def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:
 
 
 async def _wait_until_ready(target: Target, session: aiohttp.ClientSession, attempts: _Attempts) -> None:
-    """Ask until `target` answers, with growing pauses."""
+    """Ask until `target` answers, with growing pauses. An attempt that the deadline cuts short tells nothing new of it."""
     pause_s = FIRST_PAUSE_S
-    last = "no attempt was made"
+    last = ""
     while attempts.left_s > 0:
         try:
             async with asyncio.timeout(min(ATTEMPT_S, attempts.left_s)):
@@ -98,12 +99,15 @@ async def _wait_until_ready(target: Target, session: aiohttp.ClientSession, atte
                 )
             return
         except TimeoutError:
-            last = "it took the connection and did not answer"
+            if attempts.left_s > 0:
+                last = SILENT
         except _NotYetError as error:
             last = str(error)
         await asyncio.sleep(min(pause_s, max(0.0, attempts.left_s)))
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-    raise AgentError(f"target {_place(target)} did not answer within {attempts.longest_ns / 1e9:g} s: {last}")
+    raise AgentError(
+        f"target {_place(target)} did not answer within {attempts.longest_ns / 1e9:g} s: {last or SILENT}"
+    )
 
 
 async def _ask_http(target: Target, session: aiohttp.ClientSession) -> None:

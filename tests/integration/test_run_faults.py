@@ -252,12 +252,12 @@ async def test_a_target_that_never_gets_ready_is_named_and_the_run_ends(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     http_server(monkeypatch, "503")
-    result = await run(store, NullObserver(), timing="{window_s: 1, warm_up_s: 0.2, ready_timeout_s: 1}")
+    result = await run(store, NullObserver(), timing="{window_s: 1, warm_up_s: 0.2, ready_timeout_s: 4}")
     [block] = result.blocks
     [reason] = block.void
     assert reason.code == "round-failed"
     assert "echo" in reason.detail
-    assert "did not answer within 1 s: HTTP status 503" in reason.detail
+    assert "did not answer within 4 s: HTTP status 503" in reason.detail
     assert exit_code(result) == 4
 
 

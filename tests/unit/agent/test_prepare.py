@@ -152,6 +152,27 @@ async def test_a_target_that_takes_connections_and_is_silent() -> None:
             assert reason.endswith("it took the connection and did not answer")
 
 
+async def test_an_attempt_that_the_deadline_cuts_hides_nothing_the_target_said() -> None:
+    said = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal said
+        await reader.readuntil(b"\r\n\r\n")
+        said += 1
+        if said == 1:
+            writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+        else:
+            await reader.read()  # silent until the client gives up
+            writer.close()
+
+    async with await asyncio.start_server(once, "127.0.0.1", 0) as server:
+        target = http_target(server.sockets[0].getsockname()[1])
+        reason = await refused(target, ready_timeout_ns=500 * MS)
+    assert said == 2
+    assert reason.endswith("HTTP status 503")
+
+
 async def test_an_http_target_may_take_its_time_and_answer_404(redis: int) -> None:
     async with http_server(503, 500, 404) as port:
         order = an_order(http_target(port), redis_target(redis, keys=1))
