@@ -1,5 +1,6 @@
 """Merging folders: each window once, by whatever way it is found; nothing lost; what is broken is named."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -412,10 +413,15 @@ def test_memory_stays_flat_over_many_logs(tmp_path, forge):
             sealed = msgspec.json.decode(seal) | {"sha256": hashlib.sha256(body).hexdigest()}
             content = body + b"#kabench:seal " + msgspec.json.encode(sealed) + b"\n"
             (place / f"{number}.hlog").write_bytes(content)
+        gc.collect()
+        gc.disable()  # neither what other tests left behind nor a collection's luck: a cycle would grow with every log
         tracemalloc.start()
-        report = merge_paths([place], tmp_path / "out")
-        top = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        try:
+            report = merge_paths([place], tmp_path / "out")
+            top = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
         assert report.windows == count
         assert report.corrupt == []
         return top
