@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import run_kit as kit
 
@@ -317,3 +318,16 @@ def test_everything_listens_on_loopback_only(tmp_path: Path) -> None:
     controller.wait()
     assert len(listening) >= 6  # two agents, two null echoes, two targets
     assert set(listening) == {socket.inet_ntoa(b"\x7f\x00\x00\x01")}
+
+
+def test_in_a_window_the_controller_keeps_off_the_quiet_cpus(tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    controller = kit.Controller("run", kit.write_scenario(tmp_path), *LOCAL, cwd=tmp_path)
+    kit.until(lambda: in_window(out), IN_WINDOW)
+    [noisy] = kit.events(out, "block-started")[0]["noise_nodes"]
+    cpus = {node["name"]: node["cpus"] for node in kit.events(out, "fleet-ready")[0]["nodes"]}
+    process = psutil.Process(controller.process.pid)
+    kit.until(lambda: process.cpu_affinity() == cpus[noisy], "the controller beside the noise")
+    controller.signal(signal.SIGTERM)
+    controller.wait()
+    assert not controller.leftovers()
