@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from kabench import __version__
 from kabench.core.identity import NULL_TARGET, Kind
 
 NS_PER_S = 1_000_000_000
@@ -131,6 +132,24 @@ class Load(_Model):
     null_rate_per_s: float = Field(default=50, ge=0, le=10_000, description="of each agent at its null echo")
 
 
+class Images(_Model):
+    """What runs on a cluster's nodes. Names are pinned; the results say which digests answered to them."""
+
+    agent: str = Field(
+        default=f"kabench-agent:{__version__}", min_length=1, description="agent, echo, null echo, decoys"
+    )
+    noise: str = Field(default=f"kabench-noise:{__version__}", min_length=1, description="stress-ng")
+    redis: str = Field(default="redis:7.4.2", min_length=1)
+
+
+class Kubernetes(_Model):
+    """What only a run on Kubernetes needs."""
+
+    images: Images = Images()
+    pull_policy: Literal["IfNotPresent", "Never", "Always"] = "IfNotPresent"
+    agent_requests: Requests = Requests(cpu_millis=100, memory_mib=192)
+
+
 class Blocks(_Model):
     """How often every phase is measured."""
 
@@ -173,6 +192,7 @@ class Scenario(_Model):
     blocks: Blocks = Blocks()
     timing: Timing = Timing()
     gates: Gates = Gates()
+    kubernetes: Kubernetes = Kubernetes()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Scenario:
