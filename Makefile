@@ -78,11 +78,15 @@ cov: venv  ## what the unit tests and contracts leave uncovered, line by line
 perf: venv  ## the engine beside other load generators
 	$(BIN)/python tests/perf/perf_engine.py
 
+UV_COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --quiet --upgrade --custom-compile-command "make lock"
+
+# the image's own files take their versions from requirements.lock: what was tested is what runs on the nodes
 .PHONY: lock
-lock: venv  ## resolve requirements.lock anew, for every platform
-	$(BIN)/uv pip compile pyproject.toml --extra dev --group build --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --quiet --upgrade \
-		--custom-compile-command "make lock" --output-file requirements.lock
+lock: venv  ## resolve requirements.lock anew, for every platform, and the agent image's requirements from it
+	$(UV_COMPILE) pyproject.toml --extra dev --group build --output-file requirements.lock
+	$(UV_COMPILE) --group agent --constraint requirements.lock --output-file agents/requirements.txt
+	$(UV_COMPILE) --group build --constraint requirements.lock --output-file agents/build-requirements.txt
 
 .PHONY: dist
 dist: venv  ## build the wheel into dist/
