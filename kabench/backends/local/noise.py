@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,19 @@ from kabench.backends.base import NoiseWork
 from kabench.backends.local.accounting import scan, tick_ns, tree_ns
 from kabench.backends.local.processes import Child, Processes
 from kabench.backends.local.servers import target_program, version_of
+from kabench.backends.stressors import (
+    DEFAULT_CACHE_BYTES,
+    MAX_CACHE,
+    StressAccount,
+    stress_ng_account,
+    stress_ng_arguments,
+    stress_ng_bytes,
+)
 from kabench.core.placement import MIB
 from kabench.core.spec import NS_PER_S, Stressor, StressorKind
 from kabench.errors import ClusterError
 
-DEFAULT_CACHE_BYTES = 32 * MIB
-"""Taken for the last-level cache where the kernel does not tell its size."""
-
 BUFFER_FACTOR, MIN_BUFFER = 2, 64 * MIB
-MAX_CACHE = 128 * MIB
-"""Larger caches are taken for so large, which bounds the buffers; the noise then is a little weaker there."""
-
 MEMORY_SHARE = 0.5
 """Noise takes at most so much of the memory that is available when it starts."""
 
@@ -35,16 +37,8 @@ WORKING_NS = 20_000_000
 READY_TIMEOUT_S = 20.0
 END_GRACE_S = 3.0
 
-STRESS_NG_OPTIONS: dict[StressorKind, Callable[[int, int], list[str]]] = {
-    "stress-cache": lambda workers, _: ["--cache", str(workers), "--cache-no-affinity"],
-    "stress-membw": lambda workers, cache: ["--stream", str(workers), "--stream-l3-size", str(cache // 2)],
-    "stress-cpu": lambda workers, _: ["--cpu", str(workers), "--cpu-method", "int64"],
-}
 BUFFERS: dict[StressorKind, int] = {"stress-cache": 1, "stress-membw": 2, "stress-cpu": 0}
 """How many buffers a worker of the built-in stressor fills."""
-
-STRESS_NG_ARRAYS: dict[StressorKind, int] = {"stress-cache": 2, "stress-membw": 6, "stress-cpu": 0}
-"""How many times the last-level cache a worker of stress-ng takes at most (stream: three arrays of two)."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +58,8 @@ class StressTool:
                 *("--buffer-mib", str(self.buffer_bytes // MIB)),
             ]
         return [
-            *(self.path, *STRESS_NG_OPTIONS[stressor.kind](stressor.workers, self.cache_bytes)),
-            *(
-                "--temp-path",
-                str(report.parent),
-                "--timeout",
-                f"{seconds}s",
-                "--metrics",
-                "--yaml",
-                str(report),
-            ),
+            self.path,
+            *stress_ng_arguments(stressor, seconds, self.cache_bytes, str(report.parent), str(report)),
         ]
 
     @property
@@ -85,7 +71,7 @@ class StressTool:
         """What all workers of a stressor take."""
         if self.path is None:
             return stressor.workers * BUFFERS[stressor.kind] * self.buffer_bytes
-        return stressor.workers * STRESS_NG_ARRAYS[stressor.kind] * self.cache_bytes
+        return stress_ng_bytes(stressor, self.cache_bytes)
 
 
 def find_stress_tool() -> StressTool:
@@ -185,35 +171,31 @@ def work_done(noise: RunningNoise) -> NoiseWork:
     assert ended is not None, "read after its end"
     account = _stress_ng_account(noise.report) if noise.tool.path else _built_in_account(noise.child.lines())
     whole = (ended.at_ns - noise.child.started_ns) / NS_PER_S
-    ops, seconds = account or (None, whole)
     notes = ["" if account else "it left no account of its work"]
     notes.append("" if noise.child.expected else f"ended early: {noise.child.last_words()}")
     return NoiseWork(
         node=noise.child.node,
         stressor=noise.stressor.kind,
         tool=noise.tool.name,
-        seconds=round(seconds, 3),
-        ops=ops,
+        seconds=round(account.seconds if account else whole, 3),
+        ops=account.ops if account else None,
         cpu_seconds=round(ended.cpu_ns / NS_PER_S, 3),
         note="; ".join(filter(None, notes)),
     )
 
 
-def _built_in_account(lines: Sequence[str]) -> tuple[float, float] | None:
+def _built_in_account(lines: Sequence[str]) -> StressAccount | None:
     """Operations and seconds of the built-in stressor's last line."""
     try:
         said: Any = json.loads(lines[1])
-        return float(said["ops"]), float(said["seconds"])
+        return StressAccount(float(said["ops"]), float(said["seconds"]))
     except (IndexError, ValueError, KeyError, TypeError):
         return None
 
 
-def _stress_ng_account(report: Path) -> tuple[float, float] | None:
-    """The sum of the bogo-ops and the longest time in stress-ng's YAML report."""
+def _stress_ng_account(report: Path) -> StressAccount | None:
+    """What stress-ng left in its report."""
     try:
-        text = report.read_text()
+        return stress_ng_account(report.read_text())
     except OSError:
         return None
-    ops = re.findall(r"^\s*bogo-ops:\s*(\d+)\s*$", text, flags=re.MULTILINE)
-    seconds = re.findall(r"^\s*wall-clock-time:\s*([\d.]+)\s*$", text, flags=re.MULTILINE)
-    return (float(sum(map(int, ops))), max(map(float, seconds))) if ops and seconds else None
