@@ -88,7 +88,7 @@ def burn(cpu_ns: int) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until killed."""
+    """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="kabench_targets http-echo", description=__doc__)
     add_address_arguments(parser)
     parser.add_argument(

@@ -17,7 +17,7 @@ class NullEcho(FlowControl):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until killed."""
+    """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="kabench_targets null-echo", description=__doc__)
     add_address_arguments(parser)
     arguments = parser.parse_args(argv)

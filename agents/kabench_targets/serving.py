@@ -1,4 +1,4 @@
-"""What the two echo servers share: bind, say which port it became, serve until killed."""
+"""What the two echo servers share: bind, say which port it became, serve until SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import json
+import signal
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -40,19 +41,23 @@ def add_address_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def serve(factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
-    """Listen, print `{"port": N}` as one line, and serve until a signal ends the process.
+    """Listen, print `{"port": N}` as one line, and serve until SIGTERM.
+
+    The signal is handled because a container's first process gets none that it does not handle: it would live on until
+    the grace period is over.
 
     Raises:
         OSError: the address cannot be bound.
     """
 
-    async def forever() -> None:
-        server = await asyncio.get_running_loop().create_server(
-            factory, host, port, backlog=BACKLOG, family=socket.AF_INET
-        )
+    async def until_told() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        server = await loop.create_server(factory, host, port, backlog=BACKLOG, family=socket.AF_INET)
         print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
         gc.collect()
         gc.freeze()  # a full collection in the window would look like the target's own tail
-        await server.serve_forever()
+        await stop.wait()
+        server.close()
 
-    uvloop.run(forever())
+    uvloop.run(until_told())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -62,8 +61,8 @@ def test_the_null_echo_serves_where_it_says_and_ends_on_sigterm() -> None:
             for piece in (b"x", b"\r\n", blob):
                 peer.sendall(piece)
                 assert receive(peer, len(piece)) == piece
-        process.terminate()
-        assert process.wait(DEADLINE_S) == -signal.SIGTERM
+            process.terminate()  # handled, or a container's first process would not get it; with a peer still there
+            assert process.wait(DEADLINE_S) == 0
 
 
 def test_the_http_echo_answers_many_requests_and_burns_what_it_was_told() -> None:
