@@ -205,10 +205,10 @@ async def test_a_null_echo_that_dies_is_replaced_with_its_agent(tmp_path: Path) 
 
     async with LocalBackend(agent=agent).started(scenario(), "run", tmp_path, "t") as fleet:
         port = dict(seen)["node-2"]
-        listener(port).terminate()
+        listener(port).kill()
         fallen: list[Any] = []
         await until(lambda: bool(fallen.extend(fleet.casualties()) or fallen))
-        assert (fallen[0].name, fallen[0].reason) == ("null-echo-node-2", "killed by SIGTERM")
+        assert (fallen[0].name, fallen[0].reason) == ("null-echo-node-2", "killed by SIGKILL")
         assert await fleet.heal() == ["node-2"]
         assert [node for node, _ in seen] == [*sorted(node for node, _ in seen[:2]), "node-2"] or len(
             seen
