@@ -17,40 +17,58 @@ from typing import Any, Protocol
 
 from kabench.core.contention import Contention
 from kabench.core.identity import Kind
+from kabench.core.plan import Costs
 from kabench.core.spec import Phase, Scenario
 
 
 @dataclass(frozen=True)
 class Node:
-    """A worker. `cpus` are those its agent may run on; on one machine (one `boot_id`) they tell who shares with whom."""
+    """A worker. `cpus` are those its agent may run on; on one machine (one `boot_id`) they tell who shares with whom.
+
+    Only the agent can say either for sure: a backend that does not know them leaves them empty, and the controller fills
+    them in.
+    """
 
     name: str
-    cpus: frozenset[int]
-    boot_id: str
     cpu_millis: int
     memory_bytes: int
+    cpus: frozenset[int] = frozenset()
+    boot_id: str = ""
 
 
 @dataclass(frozen=True)
 class AgentEndpoint:
-    """How to call an agent: `base_url` without a trailing slash, the run's token, headers and TLS the way there needs."""
+    """How to call an agent: `base_url` without a trailing slash, the run's token, headers and TLS the way there needs.
+
+    Attributes:
+        patience_s: how long a call that may be repeated is tried again while no answer comes: something on the way there
+            may be starting anew.
+    """
 
     node: str
     base_url: str
     token: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ssl: Any = None
+    patience_s: float = 0.5
 
 
 @dataclass(frozen=True)
 class Round:
-    """One phase in one block: what is placed and measured between two clear-ups."""
+    """One phase in one block: what is placed and measured between two clear-ups.
+
+    Attributes:
+        roles: of every node, for pins; no policy or scheduler is told.
+        nodes: all of them, with what their agents said.
+    """
 
     window: str
     block: int
     phase: Phase
     noise_nodes: tuple[str, ...]
     seed: int
+    roles: Mapping[str, str] = field(default_factory=dict)
+    nodes: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,6 +195,11 @@ class Backend(Protocol):
     name: str
     placement_note: str
     """What every output says of the placements: "simulated placement", or nothing."""
+    costs: Costs
+    arms: Mapping[str, Mapping[str, str]]
+    """What `--phase NAME` means here, and the built-in scenario's phases in their order: name -> its way."""
+    quick_arms: int
+    """How many of them a quick run has."""
 
     def started(
         self, scenario: Scenario, run: str, folder: Path, token: str

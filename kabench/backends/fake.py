@@ -25,6 +25,8 @@ from kabench.backends.simulation import SimulatedScheduler, decided_by, slots
 from kabench.clock import Clock, ManualClock
 from kabench.core.contention import Contention
 from kabench.core.identity import Kind
+from kabench.core.plan import LOCAL
+from kabench.core.scenario import LOCAL_ARMS
 from kabench.core.spec import Scenario
 from kabench.errors import KabenchError
 
@@ -157,6 +159,9 @@ class FakeBackend:
 
     name = "fake"
     placement_note = "simulated placement"
+    costs = LOCAL
+    arms = LOCAL_ARMS
+    quick_arms = 2
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ def slot_cpus(cpus: Sequence[int], count: int) -> list[frozenset[int]]:
 def slots(cpus: Sequence[int], count: int, boot_id: str) -> list[Node]:
     """`node-1` … `node-count` of one machine, with their share of `cpus`."""
     return [
-        Node(f"node-{number}", own, boot_id, ALLOCATABLE.cpu_millis, ALLOCATABLE.memory_bytes)
+        Node(f"node-{number}", ALLOCATABLE.cpu_millis, ALLOCATABLE.memory_bytes, own, boot_id)
         for number, own in enumerate(slot_cpus(cpus, count), start=1)
     ]
 
@@ -81,7 +81,7 @@ class SimulatedScheduler:
             ClusterError: a replica fits nowhere, or no node has the role that the phase is pinned to.
         """
         rng = random.Random(derive_seed(round_.seed, "placement", round_.block, round_.phase.name))
-        candidates = self._candidates(round_.phase, round_.noise_nodes)
+        candidates = self._candidates(round_.phase, round_.roles, round_.noise_nodes)
         policy = round_.phase.policy or "default"
         return place(policy, self.pods(), self._ledger(candidates), contention, rng)
 
@@ -95,10 +95,9 @@ class SimulatedScheduler:
             if number <= target.replicas
         ]
 
-    def _candidates(self, phase: Phase, noise_nodes: Sequence[str]) -> list[Node]:
+    def _candidates(self, phase: Phase, found: Mapping[str, str], noise_nodes: Sequence[str]) -> list[Node]:
         if phase.pin is None:
             return self._nodes
-        found = roles({node.name: (node.boot_id, node.cpus) for node in self._nodes}, noise_nodes)
         candidates = [node for node in self._nodes if found[node.name] == phase.pin]
         if not candidates:
             raise ClusterError(self._no_candidates(phase, noise_nodes))
@@ -121,8 +120,9 @@ class SimulatedScheduler:
         best: list[Node] = []
         failure: ClusterError | None = None
         for draw in draws:  # slots are contiguous, so neighbours are the draws with the least CPUs in noise
+            found = roles({node.name: (node.boot_id, node.cpus) for node in self._nodes}, draw)
             try:
-                best = max(best, self._candidates(phase, draw), key=len)
+                best = max(best, self._candidates(phase, found, draw), key=len)
             except ClusterError as error:
                 failure = failure or error
         if not best and failure is not None:

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from kabench.cli.cluster_flags import AllowContext, Context, Kubeconfig, Transport, access_of
+
 
 def run(
     scenario: Annotated[
         str, typer.Argument(help="A YAML file, or the name of a built-in scenario.")
     ] = "seed",
     agents: Annotated[int | None, typer.Option(help="Nodes, with one agent on each.")] = None,
-    backend: Annotated[str, typer.Option(help="Where to run: auto or local.")] = "auto",
+    backend: Annotated[str, typer.Option(help="Where to run: auto, local or kubernetes.")] = "auto",
     quick: Annotated[
         bool, typer.Option("--quick", help="The first two phases, 8 blocks, within 4 minutes.")
     ] = False,
@@ -32,6 +34,13 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON and nothing else.")
     ] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    allow_context: AllowContext = None,
+    transport: Transport = "proxy",
+    alongside: Annotated[
+        bool, typer.Option("--alongside", help="Run although another run is active in the cluster.")
+    ] = False,
 ) -> None:
     """Run a benchmark, and leave its data and charts in OUT/RUN."""
     from kabench.cli.session import Request, execute
@@ -49,6 +58,7 @@ def run(
         out=out,
         resume=resume,
         as_json=as_json,
+        cluster=access_of(context, kubeconfig, allow_context, transport, alongside),
     )
     code = execute(request)
     if code:

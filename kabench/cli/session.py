@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,15 +15,17 @@ import msgspec
 from rich.console import Console
 
 from kabench.backends.base import Backend
+from kabench.backends.kubernetes.access import Access, current_context
+from kabench.backends.kubernetes.naming import KIND_CONTEXT
 from kabench.cli.console import Terminal, say
-from kabench.cli.sources import load_source, seconds
+from kabench.cli.sources import is_built_in, load_source, seconds
 from kabench.clock import SystemClock
 from kabench.controller.observer import Observer
 from kabench.controller.run import run_benchmark
 from kabench.core.journal import RunStarted
 from kabench.core.plan import describe_plan, fit_duration, quick
 from kabench.core.result import RunResult
-from kabench.core.scenario import override
+from kabench.core.scenario import override, with_arms
 from kabench.core.spec import Scenario
 from kabench.errors import AgentError, KabenchError, MeasurementError, SpecError, StoreError
 from kabench.report.as_json import run_summary
@@ -51,28 +53,34 @@ class Request:
     out: Path = Path("results")
     resume: str | None = None
     as_json: bool = False
+    cluster: Access = field(default_factory=Access)
 
-    def scenario(self) -> Scenario:
+    def scenario(self, backend: Backend) -> Scenario:
         """The scenario that the flags ask for; `--quick` leaves what other flags ask for.
 
         Raises:
             SpecError: the scenario or a flag is wrong.
         """
+        source = load_source(self.source)
+        if is_built_in(self.source):
+            source = with_arms(source, backend.arms)
         scenario = override(
-            load_source(self.source),
+            source,
             agents=self.agents,
             rate_per_s=self.rate_per_s,
             phases=self.phases,
             seed=self.seed,
+            arms=backend.arms,
         )
         if self.quick:
-            scenario = quick(scenario, all_phases=bool(self.phases))
+            count = len(scenario.phases) if self.phases else backend.quick_arms
+            scenario = quick(scenario, phases=count, costs=backend.costs)
         scenario = override(scenario, blocks=self.blocks)
         if self.duration is None:
             return scenario
         if self.blocks is not None:
             raise SpecError("--duration and --blocks: give one of them, since --duration chooses the blocks")
-        return fit_duration(scenario, seconds(self.duration))
+        return fit_duration(scenario, seconds(self.duration), backend.costs)
 
     @property
     def changes(self) -> bool:
@@ -115,7 +123,8 @@ def execute(request: Request) -> int:
 
 def _begun(request: Request) -> tuple[RunStore, Scenario, Backend]:
     """A new run."""
-    scenario, backend = request.scenario(), choose_backend(request.backend)
+    backend = choose_backend(request.backend, request.cluster)
+    scenario = request.scenario(backend)
     return RunStore.create(request.out, new_run_id()), scenario, backend
 
 
@@ -135,24 +144,31 @@ def _resumed(request: Request) -> tuple[RunStore, Scenario, Backend]:
             raise StoreError(
                 f"{folder}: its journal does not begin with a run's start, so there is nothing to go on with"
             )
-        return store, Scenario.model_validate(opening.scenario), choose_backend(opening.backend)
+        return (
+            store,
+            Scenario.model_validate(opening.scenario),
+            choose_backend(opening.backend, request.cluster),
+        )
     except BaseException:
         store.close()
         raise
 
 
-def choose_backend(name: str) -> Backend:
-    """The backend of that name; `auto` is the best one that is there.
+def choose_backend(name: str, access: Access) -> Backend:
+    """The backend of that name; `auto` is Kubernetes where the current context is our own kind cluster, else local.
 
     Raises:
-        SpecError: there is none of that name.
+        SpecError: there is none of that name, or a flag is for another one.
     """
-    from kabench.backends.local import LocalBackend
+    if name == "auto":
+        name = "kubernetes" if access.context or current_context(access) == KIND_CONTEXT else "local"
+    if name == "local":
+        from kabench.backends.local import LocalBackend
 
-    makers: dict[str, Callable[[], Backend]] = {"auto": LocalBackend, "local": LocalBackend}
-    if name not in makers:
-        raise SpecError(f"--backend {name}: give one of {', '.join(makers)}")
-    return makers[name]()
+        if access != Access():
+            raise SpecError("--context and the like are for --backend kubernetes; leave them out, or give it")
+        return LocalBackend()
+    raise SpecError(f"--backend {name}: give one of auto, local, kubernetes")
 
 
 def new_run_id() -> str:
@@ -168,18 +184,21 @@ def _watched(
     now_ns = SystemClock().monotonic_ns
     resume = request.resume is not None
     if told.is_terminal and not request.as_json:
-        live = LiveObserver(scenario, told, now_ns)
+        live = LiveObserver(scenario, told, now_ns, backend.costs)
         live.plan(_opening(scenario, backend, store))
         with live:
             return asyncio.run(_cancellable(scenario, backend, store, live, resume, live.refresh))
-    plain = PlainObserver(scenario, told, now_ns)
+    plain = PlainObserver(scenario, told, now_ns, backend.costs)
     plain.plan(_opening(scenario, backend, store))
     return asyncio.run(_cancellable(scenario, backend, store, plain, resume, None))
 
 
 def _opening(scenario: Scenario, backend: Backend, store: RunStore) -> list[str]:
     note = f" ({backend.placement_note})" if backend.placement_note else ""
-    return [f"run       {store.run} on the {backend.name} backend{note}", *describe_plan(scenario)]
+    return [
+        f"run       {store.run} on the {backend.name} backend{note}",
+        *describe_plan(scenario, backend.costs),
+    ]
 
 
 async def _cancellable(

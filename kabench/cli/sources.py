@@ -22,7 +22,7 @@ def read_source(source: str) -> tuple[str, str]:
         SpecError: it cannot be read, or is neither a file nor a built-in scenario.
     """
     path = Path(source)
-    if not (path.suffix or path.exists() or "/" in source):
+    if is_built_in(source):
         return built_in(source), f"{source}.yaml"
     try:
         return path.read_text(encoding="utf-8"), source
@@ -30,6 +30,12 @@ def read_source(source: str) -> tuple[str, str]:
         raise SpecError(f"{source}: not a text file in UTF-8 (byte {error.start})") from error
     except OSError as error:
         raise SpecError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def is_built_in(source: str) -> bool:
+    """Whether `source` is the name of a built-in scenario rather than a path."""
+    path = Path(source)
+    return not (path.suffix or path.exists() or "/" in source)
 
 
 def load_source(source: str) -> Scenario:

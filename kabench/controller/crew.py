@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from kabench.backends.base import AgentEndpoint, Node
@@ -44,6 +44,8 @@ class Crew:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.members: dict[str, Member] = {}
+        self.nodes: tuple[Node, ...] = ()
+        """All nodes, those that agents run on and those whose agents are gone."""
         self.silent: frozenset[str] = frozenset()
         """The nodes whose agents gave no answer when their logs were last collected: dead, or as good as dead."""
 
@@ -64,12 +66,23 @@ class Crew:
         self.members = dict(sorted(members.items()))
         return failures
 
+    def survey(self, nodes: Sequence[Node]) -> None:
+        """Set `nodes`, with CPUs and boot ids as the agents say where the backend does not know them."""
+
+        def asked(node: Node) -> Node:
+            member = self.members.get(node.name)
+            if node.cpus or member is None:
+                return node
+            return replace(node, cpus=frozenset(member.hello.cpus), boot_id=member.hello.boot_id)
+
+        self.nodes = tuple(asked(node) for node in nodes)
+
     async def close(self) -> None:
         """Close every link. The agents keep what they hold."""
         members, self.members = self.members, {}
         await asyncio.gather(*(member.link.close() for member in members.values()), return_exceptions=True)
 
-    async def probe(self, nodes: Sequence[Node]) -> tuple[dict[str, Contention], Failures]:
+    async def probe(self) -> tuple[dict[str, Contention], Failures]:
         """How contended each node is now; a node whose agent does not answer is left out."""
         found: dict[str, Contention] = {}
 
@@ -78,7 +91,7 @@ class Crew:
                 if node.name in self.members:
                     found[node.name] = await self.members[node.name].link.probe(Probe(PROBE_NS))
 
-        _, failures = await _on_all({group[0].name: group for group in sharing(nodes)}, in_turn)
+        _, failures = await _on_all({group[0].name: group for group in sharing(self.nodes)}, in_turn)
         return dict(sorted(found.items())), failures
 
     async def prepare(self, orders: Mapping[str, Prepare]) -> tuple[dict[str, Prepared], Failures]:

@@ -1,21 +1,22 @@
 """The controller's side of one agent: `kabench.wire.messages` over aiohttp's client.
 
-Every call has a time-out of its own. Calls that change nothing, or change the same again, are tried once more where the
-connection failed; prepare and arm are not. What goes wrong is an AgentError that names the node and what to do.
+Every call has a time-out of its own. Calls that change nothing, or change the same again, are repeated for the endpoint's
+patience where no answer came, since what is in between (an API server) may be starting anew; prepare and arm are not. What
+goes wrong is an AgentError that names the node and what to do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import aiohttp
 import msgspec
 
 from kabench.backends.base import AgentEndpoint
+from kabench.backends.patience import Patience
 from kabench.clock import Clock
 from kabench.core.contention import Contention
 from kabench.errors import AgentError, AgentLost, LogError, ProtocolError
@@ -46,11 +47,22 @@ FILL_S_PER_KEY = 0.001
 PROBE_MARGIN_S = 20.0
 STREAM_SILENCE_S = 20.0
 """An agent sends an empty line every few seconds."""
-PAUSES_S = (0.1, 0.5)
-"""Before the second and the third attempt of a call that may be repeated."""
+ON_THE_WAY = (502, 503, 504)
+"""What a proxy answers that could not reach the agent."""
 MOST_LINE_BYTES = 4 << 20
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
+
+
+class AgentGone(AgentLost):
+    """The agent exists no more: waiting for it is in vain."""
+
+
+class _ProxyStatus(msgspec.Struct, frozen=True):
+    """What a Kubernetes API server says in its own name."""
+
+    kind: Literal["Status"]
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class AgentLink:
         self._url = endpoint.base_url.rstrip("/")
         self._ssl = True if endpoint.ssl is None else endpoint.ssl
         self._headers: Mapping[str, str] = {**endpoint.headers, TOKEN_HEADER: endpoint.token}
+        self._patience_ns = round(endpoint.patience_s * 1e9)
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
 
@@ -151,12 +164,25 @@ class AgentLink:
         return content
 
     async def stream(self, window: str) -> AsyncIterator[Interval]:
-        """The intervals of `window` as they close; the last one is sealed.
+        """The intervals of `window` as they close; the last one is sealed. A stream that breaks is taken up again.
 
         Raises:
             AgentError: the window ended without its seal.
-            AgentLost: the agent went silent.
+            AgentLost: the agent went silent for longer than our patience.
         """
+        patience = Patience(self._clock, self._patience_ns)
+        while True:
+            try:
+                async for interval in self._stream_once(window):
+                    patience.answered()
+                    yield interval
+                return
+            except AgentGone:
+                raise
+            except AgentLost as error:
+                await patience.pause(error)
+
+    async def _stream_once(self, window: str) -> AsyncIterator[Interval]:
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_S, sock_read=STREAM_SILENCE_S)
         try:
             async with self._open().get(
@@ -204,14 +230,14 @@ class AgentLink:
             AgentError: a refusal.
             ProtocolError: an answer that is none of ours.
         """
-        for pause_s in (*(PAUSES_S if repeat else ()), None):
+        patience = Patience(self._clock, self._patience_ns)
+        while True:
             try:
                 return await self._call_once(verb, path, body, timeout_s)
-            except AgentLost:
-                if pause_s is None:
+            except AgentLost as error:
+                if not repeat or isinstance(error, AgentGone):
                     raise
-            await asyncio.sleep(pause_s)
-        raise AssertionError("the last attempt returns or raises")
+                await patience.pause(error)
 
     async def _call_once(
         self, verb: str, path: str, body: msgspec.Struct | None, timeout_s: float
@@ -249,15 +275,37 @@ class AgentLink:
 
     def _refused(self, status: int, content: bytes) -> AgentError:
         """What a refusal means; a status that no agent gives is another program's."""
-        if status == 401:
+        if status == 401 and b'"Status"' not in content:
             return AgentError(f"agent {self.node} refused our token: it belongs to another run, end it")
+        for read in (self._own_refusal, self._proxys_refusal):
+            refusal = read(status, content)
+            if refusal is not None:
+                return refusal
+        return ProtocolError(
+            f"agent {self.node} answered with HTTP status {status} and no reason: is another program at {self._url}?"
+        )
+
+    def _own_refusal(self, status: int, content: bytes) -> AgentError | None:
         try:
-            reason = msgspec.json.decode(content, type=Refusal).error
+            return AgentError(f"agent {self.node}: {msgspec.json.decode(content, type=Refusal).error}")
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return ProtocolError(
-                f"agent {self.node} answered with HTTP status {status} and no reason: is another program at {self._url}?"
+            return None
+
+    def _proxys_refusal(self, status: int, content: bytes) -> AgentError | None:
+        """What an API server between us and the agent answered in its stead."""
+        try:
+            message = msgspec.json.decode(content, type=_ProxyStatus).message
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            if status not in ON_THE_WAY:
+                return None
+            message = content.decode(errors="replace").strip()[:200]
+        if status == 404:
+            return AgentGone(f"agent {self.node} is gone: {message}")
+        if status in (401, 403):
+            return AgentError(
+                f"agent {self.node}: the API server refuses us: {message}; kabench doctor says which rights are missing"
             )
-        return AgentError(f"agent {self.node}: {reason}")
+        return AgentLost(f"agent {self.node} is out of reach: HTTP status {status}: {message}")
 
     def _lost(self, error: Exception, timeout_s: float) -> AgentLost:
         if isinstance(error, TimeoutError):

@@ -62,7 +62,15 @@ class RoundRunner:
         Raises:
             SpecError, StoreError: nothing that another round could do better.
         """
-        round_ = Round(window, plan.block, phase, tuple(plan.noise_nodes), self._scenario.seed)
+        round_ = Round(
+            window,
+            plan.block,
+            phase,
+            tuple(plan.noise_nodes),
+            self._scenario.seed,
+            plan.roles,
+            self._crew.nodes,
+        )
         started = self._clock.realtime_ns()
         notes = _Notes()
         hopeless: BaseException | None = None
@@ -111,7 +119,7 @@ class RoundRunner:
 
     async def _inside(self, round_: Round, plan: BlockPlan, notes: _Notes) -> None:
         self._observer.stage("probe")
-        notes.contention, failures = await self._crew.probe(self._fleet.nodes)
+        notes.contention, failures = await self._crew.probe()
         self._report(failures)
         self._observer.stage("place")
         placed = await self._fleet.place(round_, notes.contention)
@@ -193,7 +201,7 @@ class RoundRunner:
         await asyncio.sleep(max(0, instant_ns - self._clock.monotonic_ns()) / NS_PER_S)
 
     def _quiet_cpus(self, plan: BlockPlan) -> frozenset[int]:
-        quiet = (node.cpus for node in self._fleet.nodes if plan.roles.get(node.name) == "quiet")
+        quiet = (node.cpus for node in self._crew.nodes if plan.roles.get(node.name) == "quiet")
         return frozenset[int]().union(*quiet)
 
     def _offsets(self) -> dict[str, tuple[int, int]]:

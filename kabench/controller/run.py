@@ -152,9 +152,7 @@ class _Session:
             try:
                 await self._join(fleet)
                 await self._crew.collect(self._store)  # what an earlier session's agents left behind
-                await self._crew.probe(
-                    fleet.nodes
-                )  # canaries take seconds to start beside noise, and none before it
+                await self._crew.probe()  # canaries take seconds to start beside noise, and none before it
                 await self._blocks(fleet)
             finally:
                 await self._crew.close()
@@ -164,6 +162,7 @@ class _Session:
         if failures:
             node, error = next(iter(failures.items()))
             raise ClusterError(f"the agent on {node} does not answer: {error}") from error
+        self._crew.survey(fleet.nodes)
         records = [
             NodeRecord(
                 name=node.name,
@@ -175,18 +174,18 @@ class _Session:
                 if node.name in self._crew.members
                 else {},
             )
-            for node in fleet.nodes
+            for node in self._crew.nodes
         ]
         now = self._clock.realtime_ns()
         environment = dict(fleet.environment())
         self._store.append(FleetReady(records, environment, now))
-        self._observer.fleet(fleet.nodes)
+        self._observer.fleet(self._crew.nodes)
         for substitute in environment.get("substitutes", ()):
             self._observer.note(substitute)
 
     async def _blocks(self, fleet: Fleet) -> None:
         runner = RoundRunner(self._scenario, fleet, self._crew, self._store, self._observer, self._clock)
-        nodes = {node.name: (node.boot_id, node.cpus) for node in fleet.nodes}
+        nodes = {node.name: (node.boot_id, node.cpus) for node in self._crew.nodes}
         progress = self._progress
         while progress.wants_block(self._scenario, self._elapsed_s()):
             began_s = self._elapsed_s()
@@ -249,7 +248,7 @@ class _Session:
             self._observer.note(f"{node}: agent restarted")
         await self._greet(fleet)
         await self._crew.collect(self._store)
-        await self._crew.probe(fleet.nodes)  # starts the new agents' canaries while there is no noise
+        await self._crew.probe()  # starts the new agents' canaries while there is no noise
 
     def _close_block(
         self,

@@ -18,10 +18,21 @@ from kabench.errors import SpecError
 Nodes = Mapping[str, tuple[str, frozenset[int]]]
 """name -> (boot id, CPUs that its agent may run on)."""
 
-ROUND_OVERHEAD_S = 4.5
-"""What a round takes beside its warm-up and window: noise, probes, placement, start, drain, collection."""
-START_S = 5.0
-"""Nodes and agents up at the start, results and charts at the end."""
+
+@dataclass(frozen=True)
+class Costs:
+    """What a backend needs beside the measuring itself, in seconds.
+
+    Attributes:
+        round_s: beside a round's warm-up and window: noise, probes, placement, start, drain, collection.
+        start_s: nodes and agents up at the start, results and charts at the end.
+    """
+
+    round_s: float = 4.5
+    start_s: float = 5.0
+
+
+LOCAL = Costs()
 
 QUICK_BLOCKS = Blocks(planned=8, reserve=2)
 """With two kinds and Holm, an exact sign-flip test needs seven valid blocks."""
@@ -113,28 +124,28 @@ def _cover(sizes: Sequence[int], wanted: int) -> tuple[int, ...]:
     return reached[min(total for total in reached if total >= wanted)]
 
 
-def quick(scenario: Scenario, *, all_phases: bool = False) -> Scenario:
-    """The first two phases (or all), in as many blocks as a comparison needs; two are done within four minutes."""
-    timing = scenario.timing.model_copy(
-        update={"window_s": QUICK_WINDOW_S, "warm_up_s": QUICK_WARM_UP_S, "budget_s": QUICK_BUDGET_S}
-    )
-    phases = scenario.phases if all_phases else scenario.phases[:2]
-    update = {"phases": phases, "blocks": QUICK_BLOCKS, "timing": timing}
-    return scenario.model_copy(update=update)
+def quick(scenario: Scenario, *, phases: int = 2, costs: Costs = LOCAL) -> Scenario:
+    """The first `phases`, in as many blocks as a comparison needs; two local ones are done within four minutes."""
+    timing = scenario.timing.model_copy(update={"window_s": QUICK_WINDOW_S, "warm_up_s": QUICK_WARM_UP_S})
+    update = {"phases": scenario.phases[:phases], "blocks": QUICK_BLOCKS, "timing": timing}
+    short = scenario.model_copy(update=update)
+    whole_s = planned_s(short, reserve=False, costs=costs)
+    budget_s = QUICK_BUDGET_S if whole_s <= QUICK_BUDGET_S else planned_s(short, reserve=True, costs=costs)
+    return short.model_copy(update={"timing": timing.model_copy(update={"budget_s": budget_s})})
 
 
-def round_s(scenario: Scenario) -> float:
+def round_s(scenario: Scenario, costs: Costs = LOCAL) -> float:
     """How long a round takes, in seconds."""
-    return scenario.timing.warm_up_s + scenario.timing.window_s + ROUND_OVERHEAD_S
+    return scenario.timing.warm_up_s + scenario.timing.window_s + costs.round_s
 
 
-def planned_s(scenario: Scenario, *, reserve: bool) -> float:
+def planned_s(scenario: Scenario, *, reserve: bool, costs: Costs = LOCAL) -> float:
     """How long the run takes, in seconds, without or with all `reserve` blocks."""
     blocks = scenario.blocks.planned + (scenario.blocks.reserve if reserve else 0)
-    return START_S + blocks * len(scenario.phases) * round_s(scenario)
+    return costs.start_s + blocks * len(scenario.phases) * round_s(scenario, costs)
 
 
-def fit_duration(scenario: Scenario, duration_s: float) -> Scenario:
+def fit_duration(scenario: Scenario, duration_s: float, costs: Costs = LOCAL) -> Scenario:
     """Choose blocks, reserve ones among them, and the window so that all fit into `duration_s` seconds.
 
     The scenario's window is kept where it allows 8 to 20 blocks; it is made shorter to reach 8, and longer where there
@@ -143,10 +154,10 @@ def fit_duration(scenario: Scenario, duration_s: float) -> Scenario:
     Raises:
         SpecError: not even one block fits.
     """
-    left_s = duration_s - START_S
+    left_s = duration_s - costs.start_s
     arms = len(scenario.phases)
-    beside_s = scenario.timing.warm_up_s + ROUND_OVERHEAD_S
-    total = int(left_s / (arms * round_s(scenario)))
+    beside_s = scenario.timing.warm_up_s + costs.round_s
+    total = int(left_s / (arms * round_s(scenario, costs)))
     fewest, most = _with_reserve(FEWEST_BLOCKS), _with_reserve(MOST_BLOCKS)
     window_s = scenario.timing.window_s
     if not fewest <= total <= most:
@@ -156,7 +167,7 @@ def fit_duration(scenario: Scenario, duration_s: float) -> Scenario:
         window_s = min(SHORTEST_WINDOW_S, scenario.timing.window_s)
         total = int(left_s / (arms * (beside_s + window_s)))
     if total < 1:
-        least_s = START_S + arms * (beside_s + window_s)
+        least_s = costs.start_s + arms * (beside_s + window_s)
         raise SpecError(
             f"--duration: {arms} phases need at least {least_s:.0f} s for one block; give more, or --quick"
         )
@@ -173,12 +184,12 @@ def _with_reserve(planned: int) -> int:
     return planned + (max(1, round(planned * RESERVE_PER_PLANNED)) if planned > 1 else 0)
 
 
-def describe_plan(scenario: Scenario) -> list[str]:
+def describe_plan(scenario: Scenario, costs: Costs = LOCAL) -> list[str]:
     """The plan for a reader, a few lines; printed before the start."""
     timing, blocks, load, noise = scenario.timing, scenario.blocks, scenario.load, scenario.noise
     targets = ", ".join(f"{target.replicas} × {target.name}" for target in scenario.targets)
     stressors = ", ".join(stressor.kind for stressor in noise.stressors)
-    one_round = f"{timing.warm_up_s:g} s warm-up + {timing.window_s:g} s window + {ROUND_OVERHEAD_S:g} s"
+    one_round = f"{timing.warm_up_s:g} s warm-up + {timing.window_s:g} s window + {costs.round_s:g} s"
     rounds = f"{_count(blocks.planned, 'block')} × {_count(len(scenario.phases), 'phase')}"
     quiet = (
         "no noise"
@@ -191,13 +202,12 @@ def describe_plan(scenario: Scenario) -> list[str]:
         f"targets   {targets}",
         f"load      {load.rate_per_s:g}/s {load.arrivals} in all, from {scenario.agents} agents",
         f"noise     {quiet}",
-        f"plan      {rounds} × ({one_round}) = {_minutes(planned_s(scenario, reserve=False))}",
+        f"plan      {rounds} × ({one_round}) = {_minutes(planned_s(scenario, reserve=False, costs=costs))}",
     ]
     if blocks.reserve:
         limit = "" if timing.budget_s is None else f"; the limit is {_minutes(timing.budget_s)}"
-        lines.append(
-            f"reserve   {blocks.reserve} more for void ones, {_minutes(planned_s(scenario, reserve=True))} with them{limit}"
-        )
+        all_s = planned_s(scenario, reserve=True, costs=costs)
+        lines.append(f"reserve   {blocks.reserve} more for void ones, {_minutes(all_s)} with them{limit}")
     return lines
 
 

@@ -24,14 +24,22 @@ from kabench.errors import SpecError
 MOST_SHOWN = 10
 """Errors beyond these are only counted."""
 
-ARMS: Mapping[str, Mapping[str, str]] = {
+Arms = Mapping[str, Mapping[str, str]]
+"""What `--phase NAME` means where the scenario has no phase of that name: name -> its way."""
+
+LOCAL_ARMS: Arms = {
     "default": {"policy": "default"},
     "contention-aware": {"policy": "contention-aware"},
     "oracle-quiet": {"pin": "quiet"},
     "oracle-noisy": {"pin": "noisy"},
     "default-again": {"policy": "default"},
 }
-"""What `--phase NAME` means where the scenario has no phase of that name."""
+KUBERNETES_ARMS: Arms = {
+    "default": {"scheduler": "default-scheduler"},
+    "oracle-quiet": {"pin": "quiet"},
+    "oracle-noisy": {"pin": "noisy"},
+    "default-again": {"scheduler": "default-scheduler"},
+}
 
 Path = tuple[int | str, ...]
 
@@ -71,6 +79,7 @@ def override(
     blocks: int | None = None,
     phases: Sequence[str] = (),
     seed: int | None = None,
+    arms: Arms = LOCAL_ARMS,
 ) -> Scenario:
     """The scenario with flags in place of what it says.
 
@@ -81,6 +90,7 @@ def override(
         blocks: planned blocks; those in reserve stay as they are.
         phases: `NAME` or `NAME=KIND:VALUE`; they replace all phases.
         seed: of all that is drawn.
+        arms: what a mere NAME means where the scenario has no such phase.
 
     Raises:
         SpecError: a flag's value is wrong; all that is wrong is named.
@@ -101,7 +111,7 @@ def override(
                 place = place[str(part)]
             place[str(path[-1])] = value
     if phases:
-        data["phases"] = [_phase(flag, scenario.phases) for flag in phases]
+        data["phases"] = [_phase(flag, scenario.phases, arms) for flag in phases]
     try:
         changed = Scenario.model_validate(data)
     except ValidationError as error:
@@ -112,7 +122,7 @@ def override(
     return changed
 
 
-def _phase(flag: str, known: Sequence[Phase]) -> dict[str, Any]:
+def _phase(flag: str, known: Sequence[Phase], arms: Arms) -> dict[str, Any]:
     """The phase that `--phase NAME[=KIND:VALUE]` means."""
     name, given, way = flag.partition("=")
     if given:
@@ -125,12 +135,18 @@ def _phase(flag: str, known: Sequence[Phase]) -> dict[str, Any]:
     for phase in known:
         if phase.name == name:
             return phase.model_dump(mode="json")
-    if name not in ARMS:
-        names = sorted({phase.name for phase in known} | ARMS.keys())
+    if name not in arms:
+        names = sorted({phase.name for phase in known} | arms.keys())
         raise SpecError(
             f"--phase {flag}: no such phase{_guess(name, names)}; known are {', '.join(names)}, or NAME=KIND:VALUE"
         )
-    return {"name": name, **ARMS[name]}
+    return {"name": name, **arms[name]}
+
+
+def with_arms(scenario: Scenario, arms: Arms) -> Scenario:
+    """The scenario with `arms` as its phases: the built-in one, on a backend that knows other ways to place."""
+    phases = tuple(Phase.model_validate({"name": name, **way}) for name, way in arms.items())
+    return scenario.model_copy(update={"phases": phases})
 
 
 def _noise_problem(scenario: Scenario) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kabench.backends.base import Node
-from kabench.core.plan import round_s
+from kabench.core.plan import LOCAL, Costs, round_s
 from kabench.core.result import RoundRecord, RunResult, VoidReason
 from kabench.core.roles import roles
 from kabench.core.spec import Scenario
@@ -35,11 +35,14 @@ class TerminalObserver:
         scenario: what runs.
         console: where to tell.
         now_ns: a monotonic clock.
+        costs: what the backend needs beside the measuring, for the first guess of how long it all takes.
     """
 
-    def __init__(self, scenario: Scenario, console: Console, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, scenario: Scenario, console: Console, now_ns: Callable[[], int], costs: Costs = LOCAL
+    ) -> None:
         self.scenario, self.console, self.now_ns = scenario, console, now_ns
-        self.pace = Pace(round_s(scenario), now_ns())
+        self.pace = Pace(round_s(scenario, costs), now_ns())
         self.pace.total_rounds = scenario.blocks.planned * len(scenario.phases)
         self.nodes: dict[str, tuple[str, frozenset[int]]] = {}
         self.roles: Mapping[str, str] = {}
@@ -154,8 +157,10 @@ class LiveObserver(TerminalObserver):
     It has no thread of its own: nothing may run while the backend forks.
     """
 
-    def __init__(self, scenario: Scenario, console: Console, now_ns: Callable[[], int]) -> None:
-        super().__init__(scenario, console, now_ns)
+    def __init__(
+        self, scenario: Scenario, console: Console, now_ns: Callable[[], int], costs: Costs = LOCAL
+    ) -> None:
+        super().__init__(scenario, console, now_ns, costs)
         self._notes: list[str] = []
         self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -85,8 +85,12 @@ def scenario(*phases: Phase, agents: int = 3, **more: Any) -> Scenario:
     return Scenario(name="contract", agents=agents, phases=phases or (DEFAULT, AWARE), **given)
 
 
-def round_of(phase: Phase, *noisy: str, block: int = 1) -> Round:
-    return Round(f"{block:03d}-{phase.name}", block, phase, noisy, 1)
+def roles_of(fleet: Fleet, *noisy: str) -> Mapping[str, str]:
+    return roles({node.name: (node.boot_id, node.cpus) for node in fleet.nodes}, noisy)
+
+
+def round_of(phase: Phase, *noisy: str, block: int = 1, found: Mapping[str, str] | None = None) -> Round:
+    return Round(f"{block:03d}-{phase.name}", block, phase, noisy, 1, found or {})
 
 
 def nodes_of(placed: list[PlacedTarget] | Any) -> set[str]:
@@ -165,9 +169,9 @@ async def test_contention_awareness_follows_the_telemetry(case: Case, tmp_path: 
 
 async def test_pins_go_where_the_roles_say(case: Case, tmp_path: Path) -> None:
     async with case.backend().started(scenario(QUIET, NOISY), "r", tmp_path, "t") as fleet:
-        found = roles({n.name: (n.boot_id, n.cpus) for n in fleet.nodes}, ["node-1"])
+        found = roles_of(fleet, "node-1")
         for phase in (QUIET, NOISY):
-            placed = await fleet.place(round_of(phase, "node-1"), {})
+            placed = await fleet.place(round_of(phase, "node-1", found=found), {})
             assert {found[node] for node in nodes_of(placed)} == {phase.pin}
             assert {target.decided_by for target in placed} == {f"pin:{phase.pin}"}
             await fleet.clear()
@@ -182,8 +186,10 @@ async def test_more_replicas_than_can_be_placed_are_refused_at_the_start(case: C
 
 async def test_a_pin_that_a_round_cannot_keep_is_a_clear_error(case: Case, tmp_path: Path) -> None:
     async with case.backend().started(scenario(QUIET), "r", tmp_path, "t") as fleet:
+        every = [node.name for node in fleet.nodes]
+        round_ = round_of(QUIET, *every, found=roles_of(fleet, *every))
         with pytest.raises(ClusterError, match="pinned to quiet nodes and there are none"):
-            await fleet.place(round_of(QUIET, *(node.name for node in fleet.nodes)), {})
+            await fleet.place(round_, {})
 
 
 async def test_an_agent_that_dies_is_a_casualty_and_heals(case: Case, tmp_path: Path) -> None:

@@ -89,7 +89,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = link_module.AgentLink._ask.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "timeout_s", 1.0)
-    monkeypatch.setattr(link_module, "PAUSES_S", (0.0,))
 
 
 async def test_an_agent_that_answers_no_more_is_replaced_and_the_run_goes_on(

@@ -19,6 +19,8 @@ from kabench.backends.local.slots import local_nodes
 from kabench.backends.simulation import SimulatedScheduler
 from kabench.clock import Clock, SystemClock
 from kabench.core.identity import Kind
+from kabench.core.plan import LOCAL
+from kabench.core.scenario import LOCAL_ARMS
 from kabench.core.spec import Scenario
 from kabench.errors import ClusterError, StoreError
 
@@ -42,6 +44,9 @@ class LocalBackend:
 
     name = "local"
     placement_note = "simulated placement"
+    costs = LOCAL
+    arms = LOCAL_ARMS
+    quick_arms = 2
 
     def __init__(
         self,

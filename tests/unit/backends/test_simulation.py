@@ -9,6 +9,7 @@ import pytest
 from kabench.backends.base import Node, Round
 from kabench.backends.simulation import SimulatedScheduler, decided_by, slots
 from kabench.core.contention import Contention
+from kabench.core.roles import roles
 from kabench.core.spec import Noise, Phase, Requests, Scenario, Stressor, Target
 from kabench.errors import ClusterError, SpecError
 
@@ -32,7 +33,8 @@ def nodes(cpus: int = 2, count: int = 6) -> list[Node]:
 
 
 def round_of(phase: Phase, *noisy: str, block: int = 1, seed: int = 1) -> Round:
-    return Round(f"{block:03d}-{phase.name}", block, phase, noisy, seed)
+    found = roles({node.name: (node.boot_id, node.cpus) for node in nodes()}, noisy)
+    return Round(f"{block:03d}-{phase.name}", block, phase, noisy, seed, found)
 
 
 def test_workloads_alternate_in_the_queue() -> None:

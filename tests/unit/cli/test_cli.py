@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from kabench import __version__
+from kabench.backends.kubernetes.access import Access
+from kabench.backends.local import LocalBackend
 from kabench.cli import main
 from kabench.cli import session as session_module
 from kabench.cli.session import Request, choose_backend, exit_code, new_run_id
 from kabench.cli.sources import load_source, seconds
 from kabench.core.result import AgentWindow, Comparison, Contrast, KindComparison, RoundRecord, RunResult
+from kabench.core.scenario import KUBERNETES_ARMS
 from kabench.errors import SpecError, StoreError
 from kabench.report.as_json import run_summary
 from kabench.scenarios import built_in
@@ -172,25 +175,59 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_quick_leaves_what_other_flags_ask_for() -> None:
-    scenario = Request(quick=True).scenario()
+    scenario = Request(quick=True).scenario(LocalBackend())
     assert ([p.name for p in scenario.phases], scenario.blocks.planned) == (
         ["default", "contention-aware"],
         8,
     )
     scenario = Request(
         quick=True, blocks=3, phases=("oracle-quiet", "oracle-noisy", "default"), seed=4
-    ).scenario()
+    ).scenario(LocalBackend())
     assert [p.name for p in scenario.phases] == ["oracle-quiet", "oracle-noisy", "default"]
     assert (scenario.blocks.planned, scenario.timing.window_s, scenario.seed) == (3, 5, 4)
 
 
 def test_duration_fits_the_plan() -> None:
-    scenario = Request(quick=True, duration="10m").scenario()
+    scenario = Request(quick=True, duration="10m").scenario(LocalBackend())
     assert (len(scenario.phases), scenario.blocks.planned, scenario.timing.budget_s) == (2, 20, 600)
 
 
-def test_auto_is_the_local_backend() -> None:
-    assert choose_backend("auto").name == choose_backend("local").name == "local"
+def kubeconfig(folder: Path, current: str, *contexts: str) -> Path:
+    path = folder / "kubeconfig"
+    names = "\n".join(f"- {{name: {name}, context: {{cluster: c, user: u}}}}" for name in contexts)
+    path.write_text(f"current-context: {current}\ncontexts:\n{names}\n")
+    return path
+
+
+def test_auto_is_the_local_backend_unless_the_current_context_is_our_kind_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert choose_backend("auto", Access()).name == choose_backend("local", Access()).name == "local"
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "production", "production", "kind-kabench")))
+    assert choose_backend("auto", Access()).name == "local"
+
+
+def test_cluster_flags_are_refused_on_the_local_backend() -> None:
+    with pytest.raises(SpecError, match="are for --backend kubernetes"):
+        choose_backend("local", Access(context="kind-kabench"))
+
+
+def test_a_built_in_scenario_has_the_arms_of_its_backend() -> None:
+    class Cluster(LocalBackend):
+        arms = KUBERNETES_ARMS
+        quick_arms = 3
+
+    assert [p.way for p in Request().scenario(Cluster()).phases] == [
+        "scheduler:default-scheduler",
+        "pin:quiet",
+        "pin:noisy",
+        "scheduler:default-scheduler",
+    ]
+    quick = Request(quick=True).scenario(Cluster())
+    assert [p.name for p in quick.phases] == ["default", "oracle-quiet", "oracle-noisy"]
+    named = Request(phases=("default", "mine=scheduler:mine")).scenario(Cluster())
+    assert [p.way for p in named.phases] == ["scheduler:default-scheduler", "scheduler:mine"]
 
 
 def test_run_ids_differ_and_sort_by_time() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 from agent_kit import TOKEN, Served, an_order, http_server, http_target, served
 from aiohttp import web
 
+from kabench.backends import patience
 from kabench.backends.base import AgentEndpoint
 from kabench.clock import SystemClock
 from kabench.controller import link as link_module
-from kabench.controller.link import AgentLink
+from kabench.controller.link import AgentGone, AgentLink
 from kabench.errors import AgentError, AgentLost, LogError, ProtocolError
 from kabench.wire.messages import (
     PROTOCOL,
@@ -74,7 +76,15 @@ async def agent(tmp_path: Path) -> AsyncIterator[Served]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts without pauses."""
-    monkeypatch.setattr(link_module, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.0)
+
+
+def status_of_the_api_server(code: int, message: str) -> web.Response:
+    body = msgspec.json.encode(
+        {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
+    )
+    return web.Response(body=body, status=code)
 
 
 async def test_a_window_over_the_link(agent: Served) -> None:
@@ -186,7 +196,7 @@ async def test_headers_and_token_go_with_every_call() -> None:
     ("answer", "reason"),
     [
         (web.Response(text="hello"), "answered with no Status"),
-        (web.Response(status=502, text="<html>"), "HTTP status 502 and no reason"),
+        (web.Response(status=500, text="<html>"), "HTTP status 500 and no reason"),
     ],
 )
 async def test_what_is_no_agent(answer: web.Response, reason: str) -> None:
@@ -201,7 +211,7 @@ async def test_what_is_no_agent(answer: web.Response, reason: str) -> None:
 async def test_an_agent_that_is_gone(hurried: None) -> None:
     async with stranger(lambda _: asyncio.sleep(0, web.Response())) as endpoint:
         pass
-    async with linked(endpoint) as link:
+    async with linked(dataclasses.replace(endpoint, patience_s=0)) as link:
         for call in (link.status(), link.arm(Arm("a", 1)), anext(link.stream("a"))):
             with pytest.raises(AgentLost, match=r"agent node-9 at .* is lost: .*see whether its process"):
                 await call
@@ -215,7 +225,7 @@ async def test_an_agent_that_is_silent(hurried: None, monkeypatch: pytest.Monkey
         await asyncio.Event().wait()
         return web.Response()
 
-    async with stranger(never) as endpoint, linked(endpoint) as link:
+    async with stranger(never) as endpoint, linked(dataclasses.replace(endpoint, patience_s=0)) as link:
         with pytest.raises(AgentLost, match=r"did not answer within 0\.05 s"):
             await link.hello()
         with pytest.raises(AgentLost, match=r"did not answer within 0\.05 s"):
@@ -258,6 +268,66 @@ async def test_refusals_are_not_repeated(hurried: None) -> None:
         with pytest.raises(AgentError, match="agent node-9: no"):
             await link.status()
     assert calls == ["/v1/status"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words", "calls"),
+    [
+        (status_of_the_api_server(404, 'pods "a" not found'), AgentGone, 'is gone: pods "a" not found', 1),
+        (status_of_the_api_server(403, "no"), AgentError, "the API server refuses us: no; kabench doctor", 1),
+        (status_of_the_api_server(401, "who"), AgentError, "the API server refuses us: who; kabench", 1),
+        (status_of_the_api_server(503, "later"), AgentLost, "out of reach: HTTP status 503: later", 4),
+        (web.Response(status=502, text="dial tcp: refused"), AgentLost, "status 502: dial tcp: refused", 4),
+    ],
+)
+async def test_what_an_api_server_answers_in_the_agents_stead(
+    hurried: None, answer: web.Response, error: type[AgentError], words: str, calls: int
+) -> None:
+    seen: list[str] = []
+
+    async def proxy(request: web.BaseRequest) -> web.Response:
+        seen.append(request.path)
+        return web.Response(body=answer.body, status=answer.status)
+
+    async with stranger(proxy) as endpoint:
+        link = AgentLink(dataclasses.replace(endpoint, patience_s=3), SecondByReading())
+        try:
+            with pytest.raises(AgentError, match=re.escape(words)) as raised:
+                await link.status()
+        finally:
+            await link.close()
+    assert type(raised.value) is error
+    assert len(seen) == calls
+
+
+class SecondByReading(SystemClock):
+    """A second passes with every look at it."""
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+
+    def monotonic_ns(self) -> int:  # type: ignore[override]
+        self._now_ns += 1_000_000_000
+        return self._now_ns
+
+
+async def test_a_stream_that_breaks_is_taken_up_again(hurried: None) -> None:
+    attempts: list[str] = []
+
+    async def breaks_twice(request: web.BaseRequest) -> web.StreamResponse:
+        attempts.append(request.path)
+        index = len(attempts) - 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        line = {"window": "001-a", "index": index, "kinds": {}, "health": {}, "sealed": index == 2}
+        await response.write(msgspec.json.encode(line) + b"\n")
+        if index < 2:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    async with stranger(breaks_twice) as endpoint, linked(endpoint) as link:
+        assert [interval.index async for interval in link.stream("001-a")] == [0, 1, 2]
 
 
 async def test_a_stream_that_ends_without_its_seal() -> None:

@@ -91,7 +91,7 @@ def test_own_time_read_later_than_all_time_is_not_a_negative_stranger() -> None:
 
 
 def node(name: str, *cpus: int, boot_id: str = "m") -> Node:
-    return Node(name, frozenset(cpus), boot_id, 1000, 1)
+    return Node(name, 1000, 1, frozenset(cpus), boot_id)
 
 
 def test_nodes_are_grouped_by_the_cpus_they_share_directly_or_not() -> None:

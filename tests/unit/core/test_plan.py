@@ -131,7 +131,7 @@ def test_quick_takes_two_phases_in_eight_blocks_within_four_minutes() -> None:
     assert (scenario.blocks.planned, scenario.blocks.reserve) == (8, 2)
     assert scenario.timing.budget_s == QUICK_BUDGET_S
     assert planned_s(scenario, reserve=True) < 240
-    assert len(quick(SEED, all_phases=True).phases) == 5
+    assert len(quick(SEED, phases=5).phases) == 5
 
 
 @pytest.mark.parametrize("minutes", [3, 4, 6, 10, 15, 30, 60, 240])

@@ -43,7 +43,7 @@ def interval(index: int, value_ns: int = MS, ok: int = 100, error: int = 0, seal
 
 
 def nodes(count: int = 6) -> list[Node]:
-    return [Node(f"node-{n + 1}", frozenset({n * 2 // count}), "boot", 4000, 1) for n in range(count)]
+    return [Node(f"node-{n + 1}", 4000, 1, frozenset({n * 2 // count}), "boot") for n in range(count)]
 
 
 def console(height: int = 24) -> Console:
