@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from kabench.backends.base import Node, Round
+from kabench.backends.pins import nodes_for
 from kabench.core.contention import Contention
 from kabench.core.placement import MIB, Decision, NodeState, PodRequest, Resources, place
 from kabench.core.roles import roles
@@ -81,7 +82,7 @@ class SimulatedScheduler:
             ClusterError: a replica fits nowhere, or no node has the role that the phase is pinned to.
         """
         rng = random.Random(derive_seed(round_.seed, "placement", round_.block, round_.phase.name))
-        candidates = self._candidates(round_.phase, round_.roles, round_.noise_nodes)
+        candidates = nodes_for(round_.phase, self._nodes, round_.roles, round_.noise_nodes)
         policy = round_.phase.policy or "default"
         return place(policy, self.pods(), self._ledger(candidates), contention, rng)
 
@@ -95,23 +96,6 @@ class SimulatedScheduler:
             if number <= target.replicas
         ]
 
-    def _candidates(self, phase: Phase, found: Mapping[str, str], noise_nodes: Sequence[str]) -> list[Node]:
-        if phase.pin is None:
-            return self._nodes
-        candidates = [node for node in self._nodes if found[node.name] == phase.pin]
-        if not candidates:
-            raise ClusterError(self._no_candidates(phase, noise_nodes))
-        return candidates
-
-    def _no_candidates(self, phase: Phase, noise_nodes: Sequence[str]) -> str:
-        if phase.pin == "noisy":
-            return f"phase {phase.name} is pinned to noisy nodes and there is no noise"
-        cpus = sorted(frozenset[int]().union(*(node.cpus for node in self._nodes)))
-        return (
-            f"phase {phase.name} is pinned to quiet nodes and there are none: every node shares a CPU with the noise on "
-            f"{', '.join(noise_nodes)} (CPUs of this machine: {', '.join(map(str, cpus))}); nothing can be separated here"
-        )
-
     def _best_case(self, phase: Phase) -> list[Node]:
         """The candidates under the draw of noisy nodes that leaves the phase the most of them."""
         count = min(self._scenario.noise.nodes, len(self._nodes))
@@ -122,7 +106,7 @@ class SimulatedScheduler:
         for draw in draws:  # slots are contiguous, so neighbours are the draws with the least CPUs in noise
             found = roles({node.name: (node.boot_id, node.cpus) for node in self._nodes}, draw)
             try:
-                best = max(best, self._candidates(phase, found, draw), key=len)
+                best = max(best, nodes_for(phase, self._nodes, found, draw), key=len)
             except ClusterError as error:
                 failure = failure or error
         if not best and failure is not None:

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 from kubernetes_asyncio import client, config
-from kubernetes_asyncio.client.exceptions import ApiException
-from kubernetes_asyncio.watch import Watch
 
 from kabench.backends.kubernetes.access import IN_CLUSTER, Access
 from kabench.backends.kubernetes.naming import FIELD_MANAGER
@@ -36,6 +34,10 @@ REFRESH_S = 60.0
 """How often a credential that a plugin gives out is asked for again."""
 
 APPLY = "application/apply-patch+yaml"
+CONFLICT, GONE, TOO_MANY = 409, 410, 429
+
+NOT_YET = ("status unknown for quota", 'serviceaccount "default" not found')
+"""Refusals that pass: controllers have yet to see a namespace that is new."""
 
 
 class _Resource(NamedTuple):
@@ -51,6 +53,7 @@ _RESOURCES: Mapping[str, _Resource] = {
     "Node": _Resource("CoreV1Api", "node", False),
     "Pod": _Resource("CoreV1Api", "pod", True),
     "Secret": _Resource("CoreV1Api", "secret", True),
+    "Service": _Resource("CoreV1Api", "service", True),
     "ResourceQuota": _Resource("CoreV1Api", "resource_quota", True),
     "ServiceAccount": _Resource("CoreV1Api", "service_account", True),
     "Event": _Resource("EventsV1Api", "event", True),
@@ -146,6 +149,7 @@ class Cluster:
 
         Raises:
             Refused: quota, admission or rights forbid it, or it is not valid.
+            ClusterError: the API server does not answer.
         """
         metadata = wanted["metadata"]
         return await self._call(
@@ -205,50 +209,68 @@ class Cluster:
         return str(answer["gitVersion"])
 
     async def watch(
-        self, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        known: dict[str, Object] | None = None,
     ) -> AsyncIterator[Change]:
         """What is there, as ADDED, and then every change, without end: bound it from outside.
 
         A watch that ends, breaks or is too old for the server is begun anew with a list; what changed meanwhile is told.
+
+        Args:
+            kind: of the objects.
+            namespace: of all namespaces without one.
+            labels: a selector.
+            fields: a selector.
+            known: the objects by UID, kept up to date; what is in it at first is taken as told.
+
+        Raises:
+            Refused: the API server says no.
+            ClusterError: it does not answer. Call again with the same `known`, and nothing is missed.
         """
-        known: dict[str, Object] = {}
+        known = {} if known is None else known
         patience = Patience(self._clock, PATIENCE_NS)
         while True:
             listed = await self._list(kind, namespace, labels, fields)
+            patience.answered()
             for change in relisted(known, listed["items"]):
                 yield change
             version = listed["metadata"]["resourceVersion"]
             try:
                 async for change in self._watch_once(kind, namespace, labels, fields, version):
-                    patience.answered()
                     _keep(known, change)
                     yield change
-            except ApiException as error:
-                if error.status != 410:
-                    await patience.pause(_refused(f"watch {kind}", error.status or 0, str(error.reason)))
-            except (aiohttp.ClientError, OSError) as error:
+            except Refused as error:
+                if error.status == GONE:
+                    continue
+                if not _passes(error):
+                    raise
+                await patience.pause(error)
+            except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: cut off within a line
                 await patience.pause(self._unreachable(error))
 
     async def _watch_once(
         self, kind: str, namespace: str, labels: str, fields: str, version: str
     ) -> AsyncIterator[Change]:
+        """One request, without end but by its time. The client's own Watch makes a client, with TLS, each time."""
         call, arguments = self._listing(kind, namespace)
-        watch = Watch(return_type="object")
-        try:
-            stream = watch.stream(
-                call,
-                *arguments,
-                label_selector=labels or None,
-                field_selector=fields or None,
-                resource_version=version,
-                timeout_seconds=WATCH_S,
-                _request_timeout=WATCH_S + CALL_S,
-            )
-            async for event in stream:
-                if event["type"] != "BOOKMARK":
-                    yield Change(event["type"], event["raw_object"])
-        finally:
-            await watch.close()
+        selectors = {"label_selector": labels or None, "field_selector": fields or None}
+        more = {"watch": True, "resource_version": version, "timeout_seconds": WATCH_S}
+        request_s = {"_preload_content": False, "_request_timeout": WATCH_S + CALL_S}
+        response = await call(*arguments, **selectors, **more, **request_s)
+        async with response:
+            if response.status >= 400:
+                raise _refused(f"watch {kind}", response.status, _message(await response.text()))
+            async for line in response.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    raise _refused(f"watch {kind}", int(status.get("code", 0)), str(status.get("message")))
+                yield Change(event["type"], event["object"])
 
     def proxied(
         self, namespace: str, pod: str, port: int
@@ -314,7 +336,7 @@ class Cluster:
                     answer: Object = json.loads(text)
                     return answer
                 error = _refused(what, response.status, _message(text))
-                if response.status < 500 and response.status != 429:
+                if not _passes(error):
                     raise error
                 await patience.pause(error)
             except (aiohttp.ClientError, OSError) as unreachable:
@@ -367,6 +389,13 @@ def _message(text: str) -> str:
         return str(said.get("message") or said.get("reason") or text)
     except (ValueError, AttributeError):
         return text.strip()[:300]
+
+
+def _passes(error: Refused) -> bool:
+    """Whether it may be granted when asked again; a conflict is with another writer of the same instant."""
+    if error.status >= 500 or error.status in (CONFLICT, TOO_MANY):
+        return True
+    return error.status == 403 and any(reason in error.message for reason in NOT_YET)
 
 
 def _refused(what: str, status: int, message: str) -> Refused:

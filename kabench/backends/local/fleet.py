@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kabench.backends.affinity import bound_to, cpus_here
 from kabench.backends.base import AgentEndpoint, Casualty, CpuUsage, Node, NoiseWork, PlacedTarget, Round
 from kabench.backends.local import environment as surroundings
 from kabench.backends.local.accounting import Accounting
@@ -30,8 +30,8 @@ from kabench.backends.local.servers import (
     listens,
     null_echo_command,
 )
-from kabench.backends.local.tasks import all_of
 from kabench.backends.simulation import SimulatedScheduler, decided_by
+from kabench.backends.tasks import all_of
 from kabench.clock import Clock
 from kabench.core.contention import Contention
 from kabench.core.identity import Kind
@@ -162,15 +162,12 @@ class LocalFleet:
     @contextlib.contextmanager
     def measuring(self, round_: Round) -> Iterator[None]:
         """Bind the controller to the noisy nodes' CPUs: on a quiet one, its view and its calls would be in agents' way."""
-        allowed = os.sched_getaffinity(0)
-        noisy = frozenset[int]().union(*(self._by_name[name].cpus for name in round_.noise_nodes))
         self._accounting.settle()
-        os.sched_setaffinity(0, noisy or allowed)
-        try:
-            yield
-        finally:
-            self._accounting.settle()
-            os.sched_setaffinity(0, allowed)
+        with bound_to(cpus_here(self.nodes, round_.noise_nodes, self.nodes[0].boot_id)):
+            try:
+                yield
+            finally:
+                self._accounting.settle()
 
     async def clear(self) -> None:
         """End the round's targets."""

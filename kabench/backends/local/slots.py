@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from kabench.backends.affinity import this_machine
 from kabench.backends.base import Node
 from kabench.backends.simulation import slots
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def local_nodes(count: int) -> list[Node]:
     """`node-1` … `node-count` over the CPUs that this process may use (affinity and cpuset respected)."""
-    return slots(sorted(os.sched_getaffinity(0)), count, BOOT_ID.read_text().strip())
+    return slots(sorted(os.sched_getaffinity(0)), count, this_machine())
