@@ -95,3 +95,41 @@ dist: venv  ## build the wheel into dist/
 .PHONY: clean
 clean:  ## remove .venv, caches and what was built; results/ stays
 	rm -rf $(VENV) .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+
+# A kind cluster with the same images, where a docker engine runs. kind is installed, or Go builds the one of tests/kind.
+KIND := PYTHONPATH=tests $(BIN)/python -m cluster.kind
+
+.PHONY: image
+image: venv  ## build the pods' images with docker
+	@$(KIND) image
+
+.PHONY: kind-up
+kind-up: venv  ## a kind cluster of six workers, each bound to its own CPUs as far as there are enough
+	@$(KIND) up
+
+.PHONY: kind-load
+kind-load: venv  ## load the images into the kind cluster, and check that they are there
+	@$(KIND) load
+
+.PHONY: kind-bench
+kind-bench: venv  ## the benchmark on the kind cluster
+	$(BIN)/kabench run --backend kubernetes --context kind-kabench --agents 6 --quick
+
+.PHONY: kind-down
+kind-down: venv  ## delete the kind cluster
+	@$(KIND) down
+
+# A real Kubernetes of six workers on this machine, without Docker or kind: tests/cluster/README.md
+CLUSTER := PYTHONPATH=tests $(BIN)/python -m cluster
+
+.PHONY: cluster-up
+cluster-up: venv  ## the test cluster: six workers; KUBECONFIG=.cluster/kubeconfig
+	@$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: venv  ## take the test cluster down, whatever state it is in
+	@$(CLUSTER) down
+
+.PHONY: cluster-status
+cluster-status: venv  ## what runs of the test cluster
+	@$(CLUSTER) status
