@@ -240,7 +240,7 @@ def object_name(*parts: str) -> str:
     """The parts joined to a DNS label; what does not fit, or is no label, is cut and told apart by a digest."""
     whole = "-".join(parts)
     name = re.sub(r"[^a-z0-9]+", "-", whole.lower()).strip("-")
-    if name == whole and len(name) <= LONGEST_NAME:
+    if name == whole and 0 < len(name) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(whole.encode()).hexdigest()[:DIGEST_CHARS]
     return f"{name[: LONGEST_NAME - DIGEST_CHARS - 1].rstrip('-')}-{digest}".lstrip("-")
