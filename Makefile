@@ -68,6 +68,12 @@ $(TIERS):
 	@mkdir -p $(REPORTS)
 	$(BIN)/pytest tests/$@ -q --junit-xml=$(REPORTS)/$@.xml $(PYTEST_EXTRA)
 
+.PHONY: e2e
+e2e: venv  ## tests on a real Kubernetes of six workers; needs root, Go and Debian's packages
+	@mkdir -p $(REPORTS)
+	$(BIN)/pytest tests/e2e -q --durations=8 --junit-xml=$(REPORTS)/e2e.xml
+	@echo "e2e: $$(sed -n 's/.*<testsuite [^>]*tests="\([0-9]*\)".*/\1/p' $(REPORTS)/e2e.xml) tests"
+
 .PHONY: cov
 cov: venv  ## what the unit tests and contracts leave uncovered, line by line
 	@rm -f .coverage

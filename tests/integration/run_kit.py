@@ -84,14 +84,14 @@ class Controller:
                 return child
         return None
 
-    def wait(self) -> tuple[int, str, str]:
+    def wait(self, deadline_s: float = DEADLINE_S) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
         try:
-            out, err = self.process.communicate(timeout=DEADLINE_S)
+            out, err = self.process.communicate(timeout=deadline_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             out, err = self.process.communicate()
-            raise AssertionError(f"did not end within {DEADLINE_S} s:\n{out}\n{err}") from None
+            raise AssertionError(f"did not end within {deadline_s} s:\n{out}\n{err}") from None
         return self.process.returncode, out, err
 
     def signal(self, number: signal.Signals) -> None:

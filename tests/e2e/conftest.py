@@ -1,0 +1,50 @@
+"""The cluster that this tier runs on: six real kubelets on this machine, and a controller with the shipped rights only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e_kit import Admin, Cluster, controller_kubeconfig
+
+from cluster import layout, lifecycle, teardown
+
+
+@pytest.fixture(scope="session")
+def cluster_up() -> Iterator[None]:
+    """The test cluster; one that was up already stays up."""
+    was_up = lifecycle.healthy()
+    lifecycle.up()
+    yield
+    if not was_up:
+        with lifecycle.locked():
+            teardown.down()
+
+
+@pytest.fixture(scope="session")
+def admin(cluster_up: None) -> Admin:
+    """What a cluster's administrator can see and do."""
+    return Admin(layout.KUBECONFIG)
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(admin: Admin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kubeconfig of the service account whose rights the manifests give: all that a run has."""
+    path = tmp_path_factory.mktemp("account") / "kubeconfig"
+    controller_kubeconfig(layout.KUBECONFIG, path)
+    return path
+
+
+@pytest.fixture
+def cluster(admin: Admin, kubeconfig: Path, tmp_path: Path) -> Iterator[Cluster]:
+    """Commands on the cluster, each test in a folder of its own; what a test leaves in the cluster fails it."""
+    before = admin.run_namespaces()
+    assert not before, f"an earlier test, or somebody else, left {before}"
+    cluster = Cluster(admin, kubeconfig, tmp_path)
+    yield cluster
+    cluster.end()
+    left = admin.run_namespaces()
+    for name in left:
+        admin.remove(name)
+    assert not left, f"the test left {left}"
