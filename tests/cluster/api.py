@@ -37,12 +37,12 @@ def ready() -> bool:
 
 
 def ready_nodes(nodes: Any) -> set[str]:
-    """The names of the Ready ones in a NodeList."""
+    """The names of those in a NodeList that are Ready, and that a scheduler may use: a taint goes a little later."""
     return {
         node["metadata"]["name"]
         for node in (nodes or {}).get("items", [])
         for condition in node["status"].get("conditions", [])
-        if condition["type"] == "Ready" and condition["status"] == "True"
+        if condition["type"] == "Ready" and condition["status"] == "True" and not node["spec"].get("taints")
     }
 
 

@@ -76,6 +76,7 @@ def controller_manager() -> list[str | Path]:
         "kubeconfig": layout.CONFIG / "controller-manager.kubeconfig",
         "bind-address": "127.0.0.1",
         "leader-elect": "false",
+        "use-service-account-credentials": "true",  # its controllers' rights are bound to these
         "root-ca-file": pki.CA,
         "service-account-private-key-file": pki.SERVICE_ACCOUNT_KEY,
         "allocate-node-cidrs": "false",

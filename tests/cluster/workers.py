@@ -96,8 +96,6 @@ def kubelet_config(worker: layout.Worker) -> dict[str, Any]:
         "enforceNodeAllocatable": ["pods"],
         "failCgroupV1": False,
         "failSwapOn": False,
-        # the disk is shared, and reported as full or not for all; nothing is measured of it
-        "localStorageCapacityIsolation": False,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "volumeStatsAggPeriod": "-1s",
