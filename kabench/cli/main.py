@@ -26,7 +26,7 @@ from typing import Annotated, cast
 import typer
 
 from kabench import __version__
-from kabench.cli import chart, merge, run, scenario
+from kabench.cli import chart, merge, render, run, scenario
 from kabench.errors import KabenchError
 
 DEBUG = "KABENCH_DEBUG"
@@ -47,6 +47,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("merge")(merge.merge)
 app.command("chart")(chart.chart)
+app.command("render")(render.render)
 app.add_typer(scenario.app, name="scenario")
 
 
