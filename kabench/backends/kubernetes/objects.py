@@ -25,7 +25,6 @@ from kabench.backends.kubernetes.naming import (
     namespace_of,
     run_labels,
 )
-from kabench.backends.kubernetes.quantities import Amounts, amounts_of, mib, millis
 from kabench.backends.stressors import (
     DEFAULT_CACHE_BYTES,
     MAX_CACHE,
@@ -34,6 +33,7 @@ from kabench.backends.stressors import (
 )
 from kabench.core.identity import Kind
 from kabench.core.placement import MIB
+from kabench.core.quantities import Amounts, amounts_of, mib, millis
 from kabench.core.seeds import derive_seed
 from kabench.core.spec import Phase, Requests, Scenario, Stressor, Target
 from kabench.errors import SpecError

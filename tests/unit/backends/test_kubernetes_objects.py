@@ -29,8 +29,8 @@ from kabench.backends.kubernetes.objects import (
     schedulers,
     target_pods,
 )
-from kabench.backends.kubernetes.quantities import Amounts, amounts_of, read_mib, read_millis
 from kabench.backends.stressors import MAX_CACHE
+from kabench.core.quantities import Amounts, amounts_of, read_mib, read_millis
 from kabench.core.scenario import KUBERNETES_ARMS, load_scenario, with_arms
 from kabench.core.spec import Phase, Scenario, Stressor
 from kabench.errors import SpecError
@@ -391,15 +391,3 @@ def test_a_larger_cache_counts_against_the_noises_memory() -> None:
     with pytest.raises(SpecError, match="they may take 6272 MiB"):
         check_scenario(scenario, cache_bytes=2**40)
     assert noise_limit_mib(Stressor(kind="stress-membw", workers=8), MAX_CACHE) == 6272
-
-
-@pytest.mark.parametrize(("text", "millis"), [("250m", 250), ("1", 1000), ("0.5", 500), ("0m", 0)])
-def test_cpu_is_read(text: str, millis: int) -> None:
-    assert read_millis(text) == millis
-
-
-@pytest.mark.parametrize(("text", "mib"), [("64Mi", 64), ("1Gi", 1024), ("1025Ki", 2), ("0Mi", 0)])
-def test_memory_is_read(text: str, mib: int) -> None:
-    assert read_mib(text) == mib
-    with pytest.raises(ValueError, match="give Ki, Mi or Gi"):
-        read_mib(text.removesuffix("i"))
