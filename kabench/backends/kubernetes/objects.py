@@ -199,15 +199,16 @@ def _phase_problems(scenario: Scenario) -> Iterator[str]:
 
 
 def _replica_problems(scenario: Scenario) -> Iterator[str]:
-    """With a replica for every node, spreading leaves a scheduler no choice: always the same share would be noisy."""
+    """Where spreading puts equally many replicas on every node, all schedulers place alike, and comparing them is idle."""
     agents = scenario.agents
-    if not 0 < scenario.noise.nodes < agents:
+    named = {phase.scheduler for phase in scenario.phases if phase.scheduler is not None}
+    if len(named) < 2:
         return
     for target in scenario.targets:
-        if target.replicas >= agents:
+        if target.replicas % agents == 0:
             yield (
-                f"target {target.name}: {target.replicas} replicas on {agents} nodes leave a scheduler no choice; "
-                f"give at most {agents - 1}, or more agents"
+                f"target {target.name}: {target.replicas} replicas on {agents} nodes are spread evenly by any scheduler; "
+                f"give a number below {agents}, or other agents"
             )
 
 
@@ -279,7 +280,7 @@ def _service(setup: RunSetup, target: Target) -> Object:
     service["metadata"]["name"] = object_name("target", target.name)
     labels = run_labels(setup.run, TARGET, workload=target.name)
     service["metadata"]["labels"] = labels
-    service["spec"]["selector"] = labels
+    service["spec"]["selector"] = dict(labels)
     return service
 
 
@@ -290,7 +291,7 @@ def _agents(setup: RunSetup) -> Object:
     labels = run_labels(setup.run, AGENT)
     agents["spec"]["selector"]["matchLabels"] = labels
     template = agents["spec"]["template"]
-    template["metadata"]["labels"] = labels
+    template["metadata"]["labels"] = dict(labels)
     _bind(template, setup.nodes)
     _use_image(template, setup, kubernetes.images.agent)
     agent = next(one for one in template["spec"]["containers"] if one["name"] == AGENTS)

@@ -83,6 +83,7 @@ def container(pod: dict[str, Any], number: int = 0) -> dict[str, Any]:
     return found
 
 
+TWO_SCHEDULERS = [{"name": "a", "scheduler": "one"}, {"name": "b", "scheduler": "other"}]
 AWKWARD = {
     "agents": 6,
     "kubernetes": {
@@ -351,7 +352,10 @@ def test_names_are_labels_and_differ(first: list[str], second: list[str]) -> Non
             {"phases": [{"name": "p", "pin": "quiet"}], "noise": {"nodes": 6}},
             "phase p: pin: quiet needs a node",
         ),
-        ({"targets": [{"name": "t", "kind": "http", "replicas": 6}]}, "target t: 6 replicas on 6 nodes"),
+        (
+            {"targets": [{"name": "t", "kind": "http", "replicas": 6}], "phases": TWO_SCHEDULERS},
+            "target t: 6 replicas on 6 nodes",
+        ),
         (
             {"noise": {"stressors": [{"kind": "stress-cpu", "workers": 8}, {"kind": "stress-cpu"}]}},
             "noise.stressors: 9 workers on a node; give at most 8",
@@ -370,16 +374,10 @@ def test_what_no_cluster_can_do_is_refused(update: dict[str, Any], told: str) ->
 def test_all_problems_are_told_at_once_and_a_sound_scenario_has_none() -> None:
     check_scenario(seed())
     check_scenario(seed(**AWKWARD))
-    check_scenario(
-        seed(
-            targets=[{"name": "t", "kind": "http", "replicas": 60}],
-            noise={"nodes": 0},
-            phases=[{"name": "p", "scheduler": "s"}],
-        )
-    )
-    wrong = seed(
-        phases=[{"name": "p", "policy": "default"}], targets=[{"name": "t", "kind": "http", "replicas": 9}]
-    )
+    spread = [{"name": "t", "kind": "http", "replicas": 6}]
+    check_scenario(seed(targets=spread))  # one scheduler, beside its oracles
+    check_scenario(seed(targets=[{"name": "t", "kind": "http", "replicas": 7}], phases=TWO_SCHEDULERS))
+    wrong = seed(phases=[*TWO_SCHEDULERS, {"name": "p", "policy": "default"}], targets=spread)
     with pytest.raises(SpecError) as caught:
         check_scenario(wrong)
     assert len(str(caught.value).splitlines()) == 2
