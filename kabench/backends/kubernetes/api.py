@@ -185,15 +185,18 @@ class Cluster:
             lambda: call(namespace, label_selector=labels, body=options, **_RAW),
         )
 
-    async def may(self, verb: str, group: str, resource: str, namespace: str = "") -> bool:
-        """Whether we have a right: `resource` may have a subresource, as in `pods/proxy`."""
-        name, _, sub = resource.partition("/")
+    async def may(
+        self, verb: str, group: str, resource: str, namespace: str = "", *, name: str = ""
+    ) -> bool:
+        """Whether we have a right: `resource` may have a subresource, as in `pods/proxy`; `name`: on that object."""
+        kind, _, sub = resource.partition("/")
         attributes = {
             "verb": verb,
             "group": group,
-            "resource": name,
+            "resource": kind,
             "subresource": sub,
             "namespace": namespace,
+            "name": name,
         }
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
         review = body | {"spec": {"resourceAttributes": attributes}}
@@ -207,6 +210,13 @@ class Cluster:
             "ask for the version", lambda: self._group("VersionApi").get_code(**_RAW)
         )
         return str(answer["gitVersion"])
+
+    async def groups(self) -> set[str]:
+        """The API groups that are served, such as apps."""
+        answer = await self._patiently(
+            "list the API groups", lambda: self._group("ApisApi").get_api_versions(**_RAW)
+        )
+        return {str(group["name"]) for group in answer["groups"]}
 
     async def watch(
         self,
