@@ -185,9 +185,7 @@ class Cluster:
             lambda: call(namespace, label_selector=labels, body=options, **_RAW),
         )
 
-    async def may(
-        self, verb: str, group: str, resource: str, namespace: str = "", *, name: str = ""
-    ) -> bool:
+    async def may(self, verb: str, group: str, resource: str, namespace: str = "", *, name: str = "") -> bool:
         """Whether we have a right: `resource` may have a subresource, as in `pods/proxy`; `name`: on that object."""
         kind, _, sub = resource.partition("/")
         attributes = {
