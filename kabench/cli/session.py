@@ -168,6 +168,11 @@ def choose_backend(name: str, access: Access) -> Backend:
         if access != Access():
             raise SpecError("--context and the like are for --backend kubernetes; leave them out, or give it")
         return LocalBackend()
+    if name == "kubernetes":
+        from kabench.backends.kubernetes.backend import KubernetesBackend
+
+        access.check()
+        return KubernetesBackend(access)
     raise SpecError(f"--backend {name}: give one of auto, local, kubernetes")
 
 

@@ -1,0 +1,224 @@
+"""Brings the fleet up in a cluster, and takes all of it down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kabench.backends.base import Fleet
+from kabench.backends.kubernetes.access import Access
+from kabench.backends.kubernetes.api import Cluster, Object, open_cluster
+from kabench.backends.kubernetes.ending import end_pods, remove_run
+from kabench.backends.kubernetes.fleet import KubernetesFleet
+from kabench.backends.kubernetes.naming import CANARY, DECOY, NOISE, QUOTA, TARGET
+from kabench.backends.kubernetes.objects import (
+    RunSetup,
+    check_scenario,
+    run_objects,
+    scheduler_canary,
+    schedulers,
+)
+from kabench.backends.kubernetes.preflight import (
+    POLL_S,
+    choose_workers,
+    held_by,
+    refuse_beside_others,
+)
+from kabench.backends.kubernetes.table import PodTable
+from kabench.backends.tasks import all_of, undisturbed
+from kabench.clock import Clock, SystemClock
+from kabench.core.plan import Costs, planned_s
+from kabench.core.scenario import KUBERNETES_ARMS
+from kabench.core.spec import Scenario
+from kabench.errors import ClusterError, KabenchError
+
+log = logging.getLogger(__name__)
+
+COSTS = Costs(round_s=10.0, start_s=20.0)
+
+CANARY_S = 10.0
+QUOTA_S = 10.0
+EXPIRY_MARGIN = timedelta(minutes=15)
+"""A run's namespace expires so long after the run's planned end, and is renewed before."""
+
+
+class KubernetesBackend:
+    """A cluster's workers as nodes, with agents from a DaemonSet.
+
+    Args:
+        access: which cluster, and how agents are reached.
+        clock: dates casualties and the expiry.
+    """
+
+    name = "kubernetes"
+    placement_note = ""
+    costs = COSTS
+    arms = KUBERNETES_ARMS
+    quick_arms = 3
+
+    def __init__(self, access: Access, clock: Clock | None = None) -> None:
+        self._access, self._clock = access, clock or SystemClock()
+
+    @contextlib.asynccontextmanager
+    async def started(self, scenario: Scenario, run: str, folder: Path, token: str) -> AsyncIterator[Fleet]:
+        """Bring up a namespace for the run with an agent on `scenario.agents` workers; nothing is kept in `folder`.
+
+        Raises:
+            ClusterError: another run is active, there are too few workers, a scheduler does not answer, or the API server
+                refuses what is needed.
+            SpecError: the scenario asks for what no cluster can do, an image is not to be had, or the context is not ours.
+        """
+        check_scenario(scenario)
+        async with open_cluster(self._access, self._clock) as cluster:
+            if not self._access.alongside:
+                await refuse_beside_others(cluster, run, self._now())
+            held = await held_by(cluster, run)
+            workers = await choose_workers(cluster, scenario.agents, scenario.seed, held)
+            setup = RunSetup(
+                run,
+                scenario,
+                held.token if held else token,
+                tuple(sorted(worker.hostname for worker in workers)),
+                self._expiry(scenario),
+            )
+            table = PodTable(cluster, setup.namespace, self._clock)
+            lease = _Lease(cluster, setup, self)
+            fleet = KubernetesFleet(
+                cluster, table, setup, workers, self._access.transport, lease.renew, self._clock
+            )
+            async with (
+                table.watching(),
+                self._removal(cluster, table, fleet, setup, keep=held is not None) as kept,
+            ):
+                await self._bring_up(cluster, table, fleet, setup)
+                kept.clear()
+                yield fleet
+
+    @contextlib.asynccontextmanager
+    async def _removal(
+        self, cluster: Cluster, table: PodTable, fleet: KubernetesFleet, setup: RunSetup, *, keep: bool
+    ) -> AsyncIterator[asyncio.Event]:
+        """Remove the run at the end, however it comes.
+
+        While the event that is yielded is set, what an earlier session left stays: its agents may hold logs.
+        """
+        kept = asyncio.Event()
+        if keep:
+            kept.set()
+        try:
+            yield kept
+        finally:
+            if kept.is_set():
+                log.warning(
+                    "%s is left as it was: its agents may hold logs; kabench collect", setup.namespace
+                )
+            else:
+                await undisturbed(self._remove(cluster, table, fleet, setup), "remove the run")
+
+    async def _remove(
+        self, cluster: Cluster, table: PodTable, fleet: KubernetesFleet, setup: RunSetup
+    ) -> None:
+        """Nothing is raised: how the run ended is not to be hidden by how its removal did."""
+        try:
+            if await remove_run(cluster, table, setup, fleet.losses):
+                return
+            reason = "it is still there"
+        except KabenchError as error:
+            reason = str(error)
+        log.warning(
+            "the namespace %s could not be removed: %s; later: kabench clean --run %s",
+            setup.namespace,
+            reason,
+            setup.run,
+        )
+
+    async def _bring_up(
+        self, cluster: Cluster, table: PodTable, fleet: KubernetesFleet, setup: RunSetup
+    ) -> None:
+        namespace, *rest = run_objects(setup)
+        await cluster.apply(namespace)
+        agents = [one for one in rest if one["kind"] == "DaemonSet"]
+        others = [one for one in rest if one["kind"] != "DaemonSet"]
+        await all_of({f"apply {_name(one)}": cluster.apply(one) for one in others})
+        await end_pods(cluster, table, setup, fleet.losses, TARGET, NOISE, DECOY, CANARY)
+        await _quota_is_seen(cluster, setup)
+        for one in agents:
+            await cluster.apply(one)
+        calls = {
+            f"canary of {name}": _canary(cluster, table, setup, name) for name in schedulers(setup.scenario)
+        }
+        await all_of({"agents": fleet.crew.ready(), "survey": fleet.survey(), **calls})
+
+    def _expiry(self, scenario: Scenario) -> str:
+        planned = timedelta(
+            seconds=scenario.timing.budget_s or planned_s(scenario, reserve=True, costs=COSTS)
+        )
+        return (self._now() + planned + EXPIRY_MARGIN).isoformat(timespec="seconds")
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.realtime_ns() / 1e9, UTC)
+
+
+class _Lease:
+    """Keeps the namespace of a run that takes longer than planned from expiring."""
+
+    def __init__(self, cluster: Cluster, setup: RunSetup, backend: KubernetesBackend) -> None:
+        self._cluster, self._setup, self._backend = cluster, setup, backend
+        self._expires = datetime.fromisoformat(setup.expires)
+
+    async def renew(self) -> None:
+        now = self._backend._now()
+        if self._expires - now > EXPIRY_MARGIN / 2:
+            return
+        self._expires = now + EXPIRY_MARGIN
+        expires = self._expires.isoformat(timespec="seconds")
+        await self._cluster.apply(run_objects(replace(self._setup, expires=expires))[0])
+
+
+async def _quota_is_seen(cluster: Cluster, setup: RunSetup) -> None:
+    """Wait until the quota's controller has counted: before, every pod is refused."""
+    try:
+        async with asyncio.timeout(QUOTA_S):
+            while True:
+                quota = await cluster.get("ResourceQuota", QUOTA, setup.namespace) or {}
+                if quota.get("status", {}).get("hard"):
+                    return
+                await asyncio.sleep(POLL_S / 4)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the quota in {setup.namespace} is not looked at: see whether kube-controller-manager runs"
+        ) from error
+
+
+async def _canary(cluster: Cluster, table: PodTable, setup: RunSetup, scheduler: str) -> None:
+    """Have a scheduler bind a pod.
+
+    Raises:
+        ClusterError: it does not.
+    """
+    made = await cluster.apply(scheduler_canary(setup, scheduler))
+    name, uid = made["metadata"]["name"], made["metadata"]["uid"]
+
+    def bound() -> bool | None:
+        return True if uid in table.bound_ns else None
+
+    def why() -> str:
+        pod = table.pods.get(uid)
+        if pod is not None and pod.trouble:
+            return f"the scheduler {scheduler} places no pods: {pod.trouble.text}"
+        return (
+            f"no scheduler named {scheduler} is bound to answer: it has not bound a pod within {CANARY_S:g} s; "
+            f"correct the phase's scheduler, or see whether its pods run"
+        )
+
+    await table.until(bound, CANARY_S, why)
+    await cluster.delete("Pod", name, setup.namespace, grace_s=0)
+
+
+def _name(one: Object) -> str:
+    return f"{one['kind']} {one['metadata']['name']}"

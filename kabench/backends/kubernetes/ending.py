@@ -1,0 +1,63 @@
+"""Ending pods, one round's or all of a run, and the run's namespace."""
+
+from __future__ import annotations
+
+import contextlib
+
+from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.losses import Losses
+from kabench.backends.kubernetes.naming import AGENTS, ROLE, run_labels, selector
+from kabench.backends.kubernetes.objects import RunSetup
+from kabench.backends.kubernetes.preflight import gone
+from kabench.backends.kubernetes.table import PodTable
+from kabench.errors import ClusterError
+
+END_S = 10.0
+"""Pods end within their grace of a few seconds; those that do not are on nodes out of reach."""
+FORCED_S = 5.0
+NAMESPACE_S = 20.0
+
+
+async def end_pods(
+    cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, *roles: str
+) -> list[str]:
+    """End the pods of these roles, wait until they are gone; returns the names of those that had to be forced.
+
+    Raises:
+        ClusterError: some are still there.
+    """
+    losses.expect(table.of(*roles))
+    labels = f"{selector(run_labels(setup.run))},{ROLE} in ({','.join(roles)})"
+    await cluster.delete_all("Pod", setup.namespace, labels)
+
+    def left() -> list[str]:
+        return [pod.name for pod in table.of(*roles)]
+
+    def none_left() -> bool | None:
+        return None if left() else True
+
+    def why() -> str:
+        return f"pods do not end: {', '.join(left())}; see whether their nodes are in reach"
+
+    try:
+        await table.until(none_left, END_S, why)
+        return []
+    except ClusterError:
+        forced = left()
+    await cluster.delete_all("Pod", setup.namespace, labels, grace_s=0)
+    await table.until(none_left, FORCED_S, why)
+    return forced
+
+
+async def remove_run(cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses) -> bool:
+    """Remove all that the run has in the cluster; False where it is not gone in time.
+
+    Pods come first: a namespace that is deleted with pods in it looks for their end in long intervals.
+    """
+    roles = sorted({pod.role for pod in table.pods.values() if pod.role})
+    await cluster.delete("DaemonSet", AGENTS, setup.namespace)
+    if roles:
+        with contextlib.suppress(ClusterError):  # the namespace's end is tried all the same
+            await end_pods(cluster, table, setup, losses, *roles)
+    await cluster.delete("Namespace", setup.namespace)
+    return await gone(cluster, setup.namespace, NAMESPACE_S)

@@ -1,0 +1,120 @@
+"""Before a run touches a cluster: its workers, other runs, and what an earlier session of the same run left."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kabench.backends.kubernetes.api import Cluster, Object
+from kabench.backends.kubernetes.naming import (
+    AGENT,
+    EXPIRES,
+    MANAGED_BY,
+    RUN,
+    TOKEN_KEY,
+    TOKEN_SECRET,
+    namespace_of,
+    run_labels,
+    selector,
+)
+from kabench.backends.kubernetes.objects import pick_nodes
+from kabench.backends.kubernetes.pods import Pod
+from kabench.backends.kubernetes.workers import Worker, unfit, worker
+from kabench.errors import ClusterError
+
+MOST_NAMED = 4
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Held:
+    """What an earlier session of the run left: its agents go on with its token, on its nodes."""
+
+    token: str
+    nodes: tuple[str, ...]
+
+
+async def choose_workers(cluster: Cluster, wanted: int, seed: int, held: Held | None) -> list[Worker]:
+    """The workers that take part, by name: those of the session before, or `wanted` of all that take pods.
+
+    Raises:
+        ClusterError: there are too few.
+    """
+    found = {one["metadata"]["name"]: one for one in await cluster.list("Node")}
+    if held and set(held.nodes) <= found.keys() and len(held.nodes) == wanted:
+        return [worker(found[name]) for name in held.nodes]
+    reasons = {name: unfit(one) for name, one in found.items()}
+    fit = [name for name, reason in reasons.items() if not reason]
+    if len(fit) < wanted:
+        left_out = [f"{name}: {reason}" for name, reason in sorted(reasons.items()) if reason]
+        detail = f" ({', '.join(left_out[:MOST_NAMED])})" if left_out else ""
+        raise ClusterError(
+            f"{len(fit)} workers of {cluster.context} take pods and {wanted} are wanted{detail}; "
+            f"give --agents {len(fit) or 1} or fewer, or add workers"
+        )
+    return [worker(found[name]) for name in pick_nodes(fit, wanted, seed)]
+
+
+async def refuse_beside_others(cluster: Cluster, run: str, now: datetime) -> None:
+    """Refuse to run beside another run, whose noise and load would be in the figures.
+
+    Raises:
+        ClusterError: another run is active.
+    """
+    for namespace in await cluster.list("Namespace", labels=f"{MANAGED_BY}=kabench,{RUN}"):
+        metadata = namespace["metadata"]
+        other = metadata["labels"][RUN]
+        if other != run and not metadata.get("deletionTimestamp") and not expired(namespace, now):
+            until = metadata.get("annotations", {}).get(EXPIRES, "it is removed")
+            raise ClusterError(
+                f"the run {other} is active in {cluster.context} (namespace {metadata['name']}, until {until}): wait for "
+                f"it; if it died, kabench clean --run {other}; to run beside it all the same, --alongside"
+            )
+
+
+def expired(namespace: Object, now: datetime) -> bool:
+    """Whether nobody misses it: the instant in its annotation is over."""
+    text = namespace["metadata"].get("annotations", {}).get(EXPIRES, "")
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return now >= (instant if instant.tzinfo else instant.replace(tzinfo=UTC))
+
+
+async def held_by(cluster: Cluster, run: str, *, gone_s: float = 30.0) -> Held | None:
+    """What the run's namespace holds, if an earlier session left one; one that is going away is waited for.
+
+    Raises:
+        ClusterError: it does not go away.
+    """
+    name = namespace_of(run)
+    namespace = await cluster.get("Namespace", name)
+    if namespace and namespace["metadata"].get("deletionTimestamp"):
+        if not await gone(cluster, name, gone_s):
+            raise ClusterError(
+                f"the namespace {name} is going away, and still there after {gone_s:g} s; try later"
+            )
+        return None
+    if namespace is None:
+        return None
+    secret: dict[str, Any] = await cluster.get("Secret", TOKEN_SECRET, name) or {}
+    token = base64.b64decode(secret.get("data", {}).get(TOKEN_KEY, "")).decode()
+    labels = selector(run_labels(run, AGENT))
+    pods = [Pod(one) for one in await cluster.list("Pod", name, labels=labels)]
+    return Held(token, tuple(sorted({pod.node for pod in pods if pod.node}))) if token else None
+
+
+async def gone(cluster: Cluster, namespace: str, seconds: float) -> bool:
+    """Wait until a namespace is gone; False where it is not, in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                if await cluster.get("Namespace", namespace) is None:
+                    return True
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        return False

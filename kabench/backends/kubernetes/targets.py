@@ -1,0 +1,127 @@
+"""Fresh targets as pods under a phase's scheduler, and who decided where they went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kabench.backends.base import PlacedTarget, Round
+from kabench.backends.kubernetes.api import Cluster, Object
+from kabench.backends.kubernetes.ending import end_pods
+from kabench.backends.kubernetes.losses import Losses
+from kabench.backends.kubernetes.naming import HTTP_PORT, REDIS_PORT, TARGET
+from kabench.backends.kubernetes.objects import DEFAULT_SCHEDULER, RunSetup, target_pods
+from kabench.backends.kubernetes.pods import Pod
+from kabench.backends.kubernetes.table import PodTable
+from kabench.backends.tasks import all_of
+from kabench.clock import Clock
+from kabench.core.identity import Kind
+from kabench.core.spec import Phase
+from kabench.errors import ClusterError, TargetLost
+
+PLACE_S = 30.0
+"""For a scheduler to bind all replicas, and for their containers to start."""
+EVENT_S = 2.0
+
+
+class Targets:
+    """The targets of one round at a time."""
+
+    def __init__(
+        self, cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, clock: Clock
+    ) -> None:
+        self._cluster, self._table, self._setup = cluster, table, setup
+        self._losses, self._clock = losses, clock
+        self._kinds = {target.name: Kind(target.kind) for target in setup.scenario.targets}
+
+    async def place(self, round_: Round, hostnames: Sequence[str]) -> list[PlacedTarget]:
+        """Create all replicas, and wait until they run.
+
+        Args:
+            round_: whose phase says who places them.
+            hostnames: where they may go.
+
+        Raises:
+            SpecError: an image is not to be had.
+            ClusterError: one is placed nowhere, or does not start.
+        """
+        wanted = target_pods(self._setup, round_.phase, round_.block, hostnames)
+        made_ns = await all_of({pod["metadata"]["name"]: self._create(pod) for pod in wanted})
+        uids = [uid for uid, _ in made_ns]
+        await self._table.until(lambda: self._all_run(uids), PLACE_S, lambda: self._late(uids))
+        await self._events(uids, round_.phase)
+        return [self._placed(self._table.pods[uid], created_ns, round_.phase) for uid, created_ns in made_ns]
+
+    async def clear(self) -> None:
+        """End them, and wait until they are gone."""
+        if self._table.of(TARGET):
+            await end_pods(self._cluster, self._table, self._setup, self._losses, TARGET)
+
+    async def _create(self, pod: Object) -> tuple[str, int]:
+        """Its UID, and when it was there."""
+        made = await self._cluster.apply(pod)
+        return made["metadata"]["uid"], self._clock.monotonic_ns()
+
+    def _all_run(self, uids: Sequence[str]) -> bool | None:
+        running = 0
+        for uid in uids:
+            if uid in self._table.gone:
+                raise TargetLost(f"pod {self._table.gone[uid].name} was deleted before it ran")
+            pod = self._table.pods.get(uid)
+            if pod is not None and pod.running and pod.ip:
+                running += 1
+            elif pod is not None:
+                self._table.check(pod)
+        return True if running == len(uids) else None
+
+    def _late(self, uids: Sequence[str]) -> str:
+        """Why the first one of those that do not run does not."""
+        pods = [self._table.pods.get(uid) for uid in uids]
+        late = [pod for pod in pods if pod is not None and not (pod.running and pod.ip)]
+        if not late:
+            return f"targets do not run after {PLACE_S:g} s, and the API server does not say why"
+        first = late[0]
+        if first.trouble:
+            why = first.trouble.text
+        elif not first.node:
+            why = f"no scheduler has looked at pod {first.name}: see whether {_scheduler(first)} runs"
+        else:
+            why = f"pod {first.name} on {first.node} does not start: see whether its node is in reach"
+        return f"{len(late)} of {len(uids)} targets do not run after {PLACE_S:g} s; {why}"
+
+    async def _events(self, uids: Sequence[str], phase: Phase) -> None:
+        """Give the events that say who bound the pods time to come; a scheduler need not send any."""
+        if phase.pin is not None:
+            return
+        try:
+            await self._table.until(
+                lambda: True if all(uid in self._table.bound_by for uid in uids) else None,
+                EVENT_S,
+                lambda: "no event",
+            )
+        except ClusterError:
+            return
+
+    def _placed(self, pod: Pod, created_ns: int, phase: Phase) -> PlacedTarget:
+        workload = pod.label("workload")
+        kind = self._kinds[workload]
+        return PlacedTarget(
+            name=pod.label("replica"),
+            workload=workload,
+            kind=kind,
+            node=pod.node,
+            host=pod.ip,
+            port=REDIS_PORT if kind is Kind.REDIS else HTTP_PORT,
+            decided_by=decided_by(pod, phase, self._table.bound_by),
+            pending_ns=max(0, self._table.bound_ns[pod.uid] - created_ns),
+        )
+
+
+def decided_by(pod: Pod, phase: Phase, bound_by: Mapping[str, str]) -> str:
+    """Who is to be named for a pod's placement: the pin, or the component of its `Scheduled` event."""
+    if phase.pin is not None:
+        return f"pin:{phase.pin}"
+    return bound_by.get(pod.uid) or f"schedulerName {_scheduler(pod)} (no event)"
+
+
+def _scheduler(pod: Pod) -> str:
+    return str(pod.object["spec"].get("schedulerName") or DEFAULT_SCHEDULER)
