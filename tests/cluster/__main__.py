@@ -31,7 +31,7 @@ def _status() -> int:
         print(f"{name:24} {process.pid:8} {'runs' if state.alive(process) else 'ended'}")
     for worker in layout.workers():
         print(f"{worker.name:24} {worker.address:>12} {'Ready' if worker.name in ready else 'not Ready'}")
-    return 0 if lifecycle.healthy() else 1
+    return 0 if lifecycle.healthy(known) else 1
 
 
 def main(arguments: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cluster import (
     layout,
     network,
     pki,
+    seed,
     state,
     teardown,
     tools,
@@ -33,15 +34,14 @@ def locked() -> Iterator[None]:
         yield
 
 
-def healthy() -> bool:
+def healthy(known: state.State) -> bool:
     """Whether the cluster is up: all its processes run, and all workers are Ready."""
-    known = state.load(layout.STATE)
-    if known is None or not known.processes or not all(map(state.alive, known.processes.values())):
+    if not known.processes or not all(map(state.alive, known.processes.values())):
         return False
     return api.nodes_ready() >= {worker.name for worker in layout.workers()}
 
 
-def _claim() -> state.State:
+def _claim(archives: Sequence[Path]) -> state.State:
     """Write down what the machine is like, before anything of it is changed."""
     for folder in (layout.RUN, layout.FOLDER, layout.LOGS, layout.CONFIG):
         folder.mkdir(parents=True, mode=0o755)
@@ -51,6 +51,7 @@ def _claim() -> state.State:
     known = state.State(
         sysctls={name: (Path("/proc/sys") / name).read_text().strip() for name in workers.SYSCTLS},
         made_folders=sorted({str(folder) for folder in wanted}),
+        archives=images.names(archives),
     )
     state.save(layout.STATE, known)
     for place in workers.PRIVATE:  # mount points: what is mounted on them is seen by the workers only
@@ -58,7 +59,7 @@ def _claim() -> state.State:
     return known
 
 
-def _start(known: state.State) -> None:
+def _start(known: state.State, planted: Path) -> None:
     """Start all processes, and write each group down as soon as it is there."""
     found = cgroups.hierarchies()
     cgroups.make(found, "system")
@@ -70,11 +71,10 @@ def _start(known: state.State) -> None:
         state.save(layout.STATE, known)
 
     note(control_plane.start_store())
-    runtimes = {worker: workers.start_containerd(worker) for worker in layout.workers()}
+    runtimes = {worker: workers.start_containerd(worker, planted) for worker in layout.workers()}
     note({f"containerd-{worker.number}": process for worker, process in runtimes.items()})
     for worker, process in runtimes.items():
         workers.await_containerd(worker, process)
-    images.load([images.pause()])
     control_plane.await_api()
     kubelets = {
         f"kubelet-{worker.number}": workers.start_kubelet(worker, runtimes[worker]) for worker in runtimes
@@ -106,19 +106,36 @@ def up() -> None:
     """
     tools.ensure()
     teardown.check_owner()
-    build.ensure()
     with locked():
-        if healthy():
-            print(f"the test cluster is up: KUBECONFIG={layout.KUBECONFIG}")
-            return
-        if teardown.anything():
-            print("taking down what is left of a test cluster", flush=True)
-            teardown.down()
-        begun = time.monotonic()
-        known = _claim()
-        network.make()
-        pki.make()
-        _start(known)
-        ready = time.monotonic()
-        print(f"six workers are Ready after {ready - begun:.1f} s; {bind()}", flush=True)
+        build.ensure()
+        archives = images.archives()
+        known = state.load(layout.STATE)
+        if known is not None and healthy(known):
+            _renew_images(known, archives)
+        else:
+            _make(archives)
     print(f"the test cluster is up: KUBECONFIG={layout.KUBECONFIG}")
+
+
+def _renew_images(known: state.State, archives: Sequence[Path]) -> None:
+    """Import what has been built anew since the cluster was made."""
+    changed = [path for path in archives if path.name not in known.archives]
+    if changed:
+        images.load(changed)
+        known.archives = images.names(archives)
+        state.save(layout.STATE, known)
+        print(f"the workers have {len(changed)} images anew")
+
+
+def _make(archives: Sequence[Path]) -> None:
+    """Make the cluster, in place of what is left of one."""
+    if teardown.anything():
+        print("taking down what is left of a test cluster", flush=True)
+        teardown.down()
+    planted = seed.ensure(archives)
+    begun = time.monotonic()
+    known = _claim(archives)
+    network.make()
+    pki.make()
+    _start(known, planted)
+    print(f"six workers are Ready after {time.monotonic() - begun:.1f} s; {bind()}", flush=True)

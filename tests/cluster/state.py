@@ -22,6 +22,7 @@ class State(msgspec.Struct):
     processes: dict[str, Process] = {}
     sysctls: dict[str, str] = {}
     made_folders: list[str] = []
+    archives: list[str] = []
 
 
 def parse_start_ticks(stat: str) -> int | None:

@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from cluster import api, build, cgroups, images, layout, pki, tools
+from cluster import api, build, cgroups, layout, pki, sandbox, seed, tools
 from cluster.shell import SetupError, spawn, wait_until
 from cluster.state import Process, alive
 
@@ -53,7 +53,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   address = "{worker.socket}"
 
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{images.PAUSE}"
+  sandbox_image = "{sandbox.REFERENCE}"
   restrict_oom_score_adj = true
   disable_apparmor = true
   disable_hugetlb_controller = true
@@ -110,7 +110,7 @@ def kubelet_config(worker: layout.Worker) -> dict[str, Any]:
     }
 
 
-def _prepare(worker: layout.Worker) -> None:
+def _prepare(worker: layout.Worker, images: Path) -> None:
     """Write what the worker's programs read.
 
     Raises:
@@ -123,6 +123,7 @@ def _prepare(worker: layout.Worker) -> None:
     (worker.folder / "cni.conf").mkdir(parents=True)
     for path in PRIVATE:
         own(worker, path).mkdir(parents=True, exist_ok=True)
+    seed.plant(images, own(worker, Path("/var/lib/containerd")))
     (worker.folder / "containerd.toml").write_text(containerd_config(worker, cni))
     (worker.folder / "cni.conf" / "10-kabench.conflist").write_text(json.dumps(cni_config(worker)))
     (worker.folder / "kubelet.json").write_text(json.dumps(kubelet_config(worker)))
@@ -134,13 +135,13 @@ def own(worker: layout.Worker, path: Path) -> Path:
     return worker.folder / "root" / path.relative_to("/")
 
 
-def start_containerd(worker: layout.Worker) -> Process:
-    """Start the worker's containerd, in new namespaces.
+def start_containerd(worker: layout.Worker, images: Path) -> Process:
+    """Start the worker's containerd, in new namespaces, with the images that the folder `images` has.
 
     Raises:
         SetupError: it did not start.
     """
-    _prepare(worker)
+    _prepare(worker, images)
     binds = [f"mount --bind {shlex.quote(str(own(worker, path)))} {path}" for path in PRIVATE]
     inner = " && ".join(
         [*binds, shlex.join(["exec", "containerd", "--config", f"{worker.folder}/containerd.toml"])]
