@@ -26,7 +26,7 @@ from typing import Annotated, cast
 import typer
 
 from kabench import __version__
-from kabench.cli import chart, clean, collect, merge, render, run, scenario
+from kabench.cli import chart, clean, collect, doctor, merge, render, run, scenario
 from kabench.errors import KabenchError
 
 DEBUG = "KABENCH_DEBUG"
@@ -48,6 +48,7 @@ app.command("run")(run.run)
 app.command("merge")(merge.merge)
 app.command("chart")(chart.chart)
 app.command("render")(render.render)
+app.command("doctor")(doctor.doctor)
 app.command("collect")(collect.collect)
 app.command("clean")(clean.clean)
 app.add_typer(scenario.app, name="scenario")

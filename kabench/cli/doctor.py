@@ -1,0 +1,101 @@
+"""`kabench doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kabench.cli.cluster_flags import AllowContext, Context, Kubeconfig, Transport, access_of
+
+if TYPE_CHECKING:
+    from kabench.backends.kubernetes.doctor import Finding
+    from kabench.core.spec import Scenario
+
+STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "bold red"}
+WIDEST_CHECK = 22
+
+
+def doctor(
+    scenario: Annotated[
+        str, typer.Argument(help="What is to run: a YAML file, or the name of a built-in scenario.")
+    ] = "seed",
+    agents: Annotated[int | None, typer.Option(help="Nodes, with one agent on each.")] = None,
+    scheduler: Annotated[
+        list[str] | None, typer.Option(help="A schedulerName that must answer too; repeatable.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the findings as JSON and nothing else.")
+    ] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    allow_context: AllowContext = None,
+    transport: Transport = "proxy",
+    alongside: Annotated[
+        bool, typer.Option("--alongside", help="Start pods although another run is active in the cluster.")
+    ] = False,
+) -> None:
+    """Check whether a run could start on a cluster, with agents that are removed again, and say what to do."""
+    import json
+    from dataclasses import asdict
+
+    from kabench.cli.cancelling import run_cancellable
+    from kabench.cli.console import say
+    from kabench.controller.checkup import check_up
+    from kabench.errors import ClusterError
+
+    access = access_of(context, kubeconfig, allow_context, transport, alongside)
+    wanted = _wanted(scenario, agents, scheduler or [])
+    findings: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+
+    run_cancellable(check_up(access, wanted, tell))
+    problems = sum(finding.level == "problem" for finding in findings)
+    if as_json:
+        say(json.dumps({"could_run": not problems, "findings": [asdict(one) for one in findings]}, indent=2))
+    else:
+        say("a run could start" if not problems else "a run could not start")
+    if problems:
+        raise typer.Exit(ClusterError.exit_code)
+
+
+def _wanted(source: str, agents: int | None, schedulers: list[str]) -> Scenario:
+    """The scenario, with a phase for each scheduler that is asked about beside its own.
+
+    Raises:
+        SpecError: the scenario or a flag is wrong.
+    """
+    from kabench.cli.sources import is_built_in, load_source
+    from kabench.core.scenario import KUBERNETES_ARMS, override, with_arms
+
+    scenario = load_source(source)
+    if is_built_in(source):
+        scenario = with_arms(scenario, KUBERNETES_ARMS)
+    scenario = override(scenario, agents=agents, arms=KUBERNETES_ARMS)
+    known = {phase.scheduler for phase in scenario.phases}
+    more = {
+        f"asked-{number}": {"scheduler": name}
+        for number, name in enumerate(schedulers, 1)
+        if name not in known
+    }
+    with_more = with_arms(scenario, more)
+    return scenario.model_copy(update={"phases": (*scenario.phases, *with_more.phases)})
+
+
+def _print(finding: Finding) -> None:
+    """A line for the finding, and one for what to do; both wrap below their text."""
+    from rich.table import Table
+
+    from kabench.cli.console import Terminal
+
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=7, style=STYLES[finding.level], no_wrap=True)
+    line.add_column(width=min(WIDEST_CHECK, max(11, len(finding.check))))
+    line.add_column(overflow="fold")
+    text = finding.text + (f"\n→ {finding.advice}" if finding.advice else "")
+    line.add_row(finding.level, finding.check, text)
+    Terminal(highlight=False, markup=False).print(line)
