@@ -21,15 +21,18 @@ def read_source(source: str) -> tuple[str, str]:
     Raises:
         SpecError: it cannot be read, or is neither a file nor a built-in scenario.
     """
-    path = Path(source)
     if is_built_in(source):
         return built_in(source), f"{source}.yaml"
+    return _read(Path(source)), source
+
+
+def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8"), source
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise SpecError(f"{source}: not a text file in UTF-8 (byte {error.start})") from error
+        raise SpecError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
     except OSError as error:
-        raise SpecError(f"{source}: cannot be read: {error.strerror}") from error
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def is_built_in(source: str) -> bool:
@@ -39,12 +42,19 @@ def is_built_in(source: str) -> bool:
 
 
 def load_source(source: str) -> Scenario:
-    """The checked scenario.
+    """The checked scenario; files that it names are looked for in its own folder.
 
     Raises:
         SpecError: it cannot be read, or is wrong.
     """
-    return load_scenario(*read_source(source))
+    if is_built_in(source):
+        return load_scenario(*read_source(source))
+
+    def beside(named: str) -> tuple[str, str]:
+        path = Path(source).parent / named
+        return _read(path), str(path)
+
+    return load_scenario(*read_source(source), beside)
 
 
 def seconds(text: str) -> float:

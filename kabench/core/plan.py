@@ -188,7 +188,7 @@ def describe_plan(scenario: Scenario, costs: Costs = LOCAL) -> list[str]:
     """The plan for a reader, a few lines; printed before the start."""
     timing, blocks, load, noise = scenario.timing, scenario.blocks, scenario.load, scenario.noise
     targets = ", ".join(f"{target.replicas} × {target.name}" for target in scenario.targets)
-    stressors = ", ".join(stressor.kind for stressor in noise.stressors)
+    stressors = ", ".join(stressor.label for stressor in noise.stressors)
     one_round = f"{timing.warm_up_s:g} s warm-up + {timing.window_s:g} s window + {costs.round_s:g} s"
     rounds = f"{_count(blocks.planned, 'block')} × {_count(len(scenario.phases), 'phase')}"
     quiet = (

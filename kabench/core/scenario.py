@@ -13,12 +13,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from kabench.core.own_pods import FILLED_IN, ReadFile, no_files, with_pods
 from kabench.core.spec import Phase, Scenario
+from kabench.core.yaml_source import Document, Path, dotted, read_documents, short
 from kabench.errors import SpecError
 
 MOST_SHOWN = 10
@@ -41,33 +39,38 @@ KUBERNETES_ARMS: Arms = {
     "default-again": {"scheduler": "default-scheduler"},
 }
 
-Path = tuple[int | str, ...]
 
-
-def load_scenario(text: str, source_name: str) -> Scenario:
-    """Read and check a scenario.
+def load_scenario(text: str, source_name: str, read: ReadFile = no_files) -> Scenario:
+    """Read and check a scenario, and the manifests it names.
 
     Args:
         text: the YAML.
         source_name: its file, for messages.
+        read: reads a file that the scenario names: a path as it stands there to (text, name for messages).
 
     Raises:
         SpecError: it is not YAML, or not a scenario; all that is wrong is named, a line each.
     """
-    data, root = _parse(text, source_name)
-    if not isinstance(data, dict):
+    documents = read_documents(text, source_name)
+    document = documents[0] if documents else Document(source_name, None, None)
+    if not isinstance(document.data, dict):
         raise SpecError(f"{source_name}:1: a scenario is a mapping of fields (name, phases, targets, …)")
+    if len(documents) > 1:
+        raise SpecError(f"{documents[1].at(())}: a second document; give one scenario a file")
     try:
         # JSON's strictness: no true for 1 and no "4" for 4, yet a list for a tuple and a string for an enumeration
-        scenario = Scenario.model_validate_json(json.dumps(data, default=str), strict=True)
+        scenario = Scenario.model_validate_json(json.dumps(document.data, default=str), strict=True)
     except ValidationError as error:
-        found = sorted((_line(root, _place(e)), _explain(e)) for e in _roots(error))
+        found = sorted((document.line(_place(e)), _explain(e)) for e in _roots(error))
         raise SpecError(_few([f"{source_name}:{line}: {text}" for line, text in found])) from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{source_name}:1: it contains itself (an alias inside its own anchor)") from error
     problem = _noise_problem(scenario)
     if problem:
-        raise SpecError(f"{source_name}:{_line(root, ('noise', 'nodes'))}: {problem}")
+        raise SpecError(f"{document.at(('noise', 'nodes'))}: {problem}")
+    scenario, problems = with_pods(scenario, document, read)
+    if problems:
+        raise SpecError(_few(problems))
     return scenario
 
 
@@ -158,43 +161,6 @@ def _noise_problem(scenario: Scenario) -> str:
     )
 
 
-def _parse(text: str, source_name: str) -> tuple[Any, Node | None]:
-    """The plain data and the nodes, which know their lines.
-
-    Raises:
-        SpecError: it is not YAML.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(text), YAML(typ="safe", pure=True).compose(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(
-            f"{source_name}:{line}: {str(error.problem).splitlines()[0]}; give each field once"
-        ) from error
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{source_name}:{line}: not YAML: {error.problem}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"{source_name}: not YAML: {str(error).splitlines()[0]}") from error
-
-
-def _line(root: Node | None, path: Path) -> int:
-    """The line (from 1) where `path` stands, or the nearest thing around it that does."""
-    line, node = 1, root
-    for part in path:
-        if isinstance(node, MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == part]
-        elif isinstance(node, SequenceNode) and isinstance(part, int):
-            found = [(item, item) for item in node.value[part : part + 1]]
-        else:
-            break
-        if not found:
-            break
-        key, node = found[0]
-        line = key.start_mark.line + 1
-    return line
-
-
 def _roots(error: ValidationError) -> list[ErrorDetails]:
     """All errors but those that only follow from others: a list is too short once its items are refused."""
     details = error.errors()
@@ -216,7 +182,7 @@ def _place(error: ErrorDetails) -> Path:
 def _explain(error: ErrorDetails, flag: str = "") -> str:
     """One line for one of pydantic's errors: where, what was found, what would be right."""
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
-    where = flag or _dotted(error["loc"])
+    where = flag or dotted(error["loc"])
     if kind == "extra_forbidden":
         known = sorted(_fields(error["loc"][:-1]))
         name = str(error["loc"][-1])
@@ -242,7 +208,7 @@ def _explain(error: ErrorDetails, flag: str = "") -> str:
         return f"{where}: found {found!r}; give {wanted}"
     if kind == "too_short":
         return f"{where}: empty; give at least one"
-    return f"{where}: found {_short(found)}; {_wanted(error['msg'])}"
+    return f"{where}: found {short(found)}; {_wanted(error['msg'])}"
 
 
 def _wanted(message: str) -> str:
@@ -250,22 +216,9 @@ def _wanted(message: str) -> str:
     return message.replace("Input should", "it should", 1)
 
 
-def _short(found: Any) -> str:
-    text = repr(found)
-    return text if len(text) <= 40 else text[:39] + "…"
-
-
 def _guess(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _dotted(path: Path) -> str:
-    """`('phases', 0, 'pin')` → `phases[0].pin`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def _fields(path: Path) -> list[str]:
@@ -274,7 +227,7 @@ def _fields(path: Path) -> list[str]:
     for part in path:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation)
-    return list(model.model_fields)
+    return [name for name in model.model_fields if name != FILLED_IN]
 
 
 def _model_in(annotation: Any) -> Any:

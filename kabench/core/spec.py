@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from kabench import __version__
 from kabench.core.identity import NULL_TARGET, Kind
@@ -19,7 +20,9 @@ NS_PER_MS = 1_000_000
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 PolicyName = Literal["default", "contention-aware"]
-StressorKind = Literal["stress-cache", "stress-membw", "stress-cpu"]
+StressorKind = Literal["stress-cache", "stress-membw", "stress-cpu", "own"]
+OWN = "own"
+"""A stressor that is the user's: a pod of theirs."""
 
 
 class _Model(BaseModel):
@@ -85,8 +88,32 @@ class HttpWork(_Model):
     )
 
 
+class OwnPod(_Model):
+    """A pod of the user's own, on Kubernetes: the manifest says what runs, kabench where and under which scheduler.
+
+    Attributes:
+        template: labels, annotations and spec of the manifest's pod; put in when the scenario is read from its file, so
+            that results and resumed runs hold it.
+    """
+
+    manifest: str = Field(
+        min_length=1,
+        description="a file with one Pod, Deployment or (noise) Job; its path from the scenario's folder",
+    )
+    template: SkipJsonSchema[dict[str, Any]] = {}
+
+
+class TargetPod(OwnPod):
+    """A target of the user's own, and where it listens."""
+
+    port: int = Field(ge=1, le=65535, description="where the protocol of the target's kind is spoken")
+
+
 class Target(_Model):
-    """A workload under test: `replicas` pods of one kind, placed afresh in every round."""
+    """A workload under test: `replicas` pods of one kind, placed afresh in every round.
+
+    `pod` makes it the user's own; `requests` are its manifest's then.
+    """
 
     name: Name
     kind: Literal[Kind.REDIS, Kind.HTTP]
@@ -95,6 +122,9 @@ class Target(_Model):
     slo: Slo | None = None
     redis: RedisWork = RedisWork()
     http: HttpWork = HttpWork()
+    pod: TargetPod | None = Field(
+        default=None, description="a workload of your own instead of the built-in one"
+    )
 
     @model_validator(mode="after")
     def _not_reserved(self) -> Target:
@@ -104,11 +134,32 @@ class Target(_Model):
 
 
 class Stressor(_Model):
-    """One pod of noise on every noisy node; decoys request the same on the other nodes."""
+    """One pod of noise on every noisy node; decoys request the same on the other nodes.
+
+    Kind `own` is a pod of the user's: it has a name, and its manifest's requests; `workers` then say nothing.
+    """
 
     kind: StressorKind
     workers: int = Field(default=1, ge=1, le=8)
     requests: Requests = Requests(cpu_millis=500, memory_mib=128)
+    name: Name | None = Field(default=None, description="of a stressor of kind own")
+    pod: OwnPod | None = Field(default=None, description="of a stressor of kind own")
+
+    @model_validator(mode="after")
+    def _own_or_built_in(self) -> Stressor:
+        given = [self.name is not None, self.pod is not None]
+        if self.kind == OWN and not all(given):
+            raise ValueError("kind own needs a name and a pod: {manifest: FILE}")
+        if self.kind != OWN and any(given):
+            raise ValueError(f"name and pod are of kind own; leave them out, or the kind {self.kind}")
+        if self.name in get_args(StressorKind):
+            raise ValueError(f"the name {self.name!r} is that of a built-in stressor; give another")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What its work is counted under."""
+        return self.name or self.kind
 
 
 class Noise(_Model):
@@ -116,6 +167,14 @@ class Noise(_Model):
 
     nodes: int = Field(default=2, ge=0)
     stressors: tuple[Stressor, ...] = (Stressor(kind="stress-cache"), Stressor(kind="stress-membw"))
+
+    @model_validator(mode="after")
+    def _own_names_differ(self) -> Noise:
+        names = [stressor.name for stressor in self.stressors if stressor.name is not None]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the name {twice[0]!r} stands twice")
+        return self
 
 
 class Load(_Model):

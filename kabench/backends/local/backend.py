@@ -22,7 +22,7 @@ from kabench.core.identity import Kind
 from kabench.core.plan import LOCAL
 from kabench.core.scenario import LOCAL_ARMS
 from kabench.core.spec import Scenario
-from kabench.errors import ClusterError, StoreError
+from kabench.errors import ClusterError, SpecError, StoreError
 
 
 def agent_command(node: str, null_port: int, spool: Path) -> list[str]:
@@ -62,10 +62,11 @@ class LocalBackend:
 
         Raises:
             ClusterError: not Linux, a program is missing or does not start, or no node can be quiet where one must.
-            SpecError: a phase needs a real scheduler, or there are more replicas than can be placed.
+            SpecError: a phase needs a real scheduler, a pod a cluster, or there are more replicas than can be placed.
             StoreError: `folder` cannot be written.
         """
         _require_linux()
+        _refuse_own_pods(scenario)
         nodes = local_nodes(scenario.agents)
         SimulatedScheduler(scenario, nodes).check()
         tools = await asyncio.to_thread(self._find_tools, scenario)
@@ -93,6 +94,14 @@ class LocalBackend:
             stress=find_stress_tool() if scenario.noise.nodes and scenario.noise.stressors else None,
             pick_port=self._pick_port,
         )
+
+
+def _refuse_own_pods(scenario: Scenario) -> None:
+    """Own pods are images; here are processes only."""
+    own = [f"target {target.name}" for target in scenario.targets if target.pod is not None]
+    own += [f"stressor {one.label}" for one in scenario.noise.stressors if one.pod is not None]
+    if own:
+        raise SpecError(f"{own[0]}: a pod of your own needs --backend kubernetes")
 
 
 def _require_linux() -> None:
