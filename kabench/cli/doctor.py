@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kabench.core.spec import Scenario
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "bold red"}
-WIDEST_CHECK = 22
+CHECK_WIDTH = 11
 
 
 def doctor(
@@ -94,7 +94,7 @@ def _print(finding: Finding) -> None:
 
     line = Table.grid(padding=(0, 1))
     line.add_column(width=7, style=STYLES[finding.level], no_wrap=True)
-    line.add_column(width=min(WIDEST_CHECK, max(11, len(finding.check))))
+    line.add_column(width=CHECK_WIDTH)
     line.add_column(overflow="fold")
     text = finding.text + (f"\n→ {finding.advice}" if finding.advice else "")
     line.add_row(finding.level, finding.check, text)

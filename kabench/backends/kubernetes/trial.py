@@ -111,7 +111,6 @@ async def _admission(cluster: Cluster, setup: RunSetup, rest: Sequence[Object]) 
 async def _scheduler(cluster: Cluster, table: PodTable, setup: RunSetup, name: str, clock: Clock) -> Finding:
     """Whether a scheduler of that name binds a pod."""
     began_ns = clock.monotonic_ns()
-    check = f"scheduler {name}"
     try:
         made = await cluster.apply(scheduler_canary(setup, name))
         uid = made["metadata"]["uid"]
@@ -119,14 +118,14 @@ async def _scheduler(cluster: Cluster, table: PodTable, setup: RunSetup, name: s
         def why() -> str:
             pod = table.pods.get(uid)
             trouble = pod.trouble if pod else None
-            return trouble.text if trouble else f"it has bound no pod within {CANARY_S:g} s"
+            return trouble.text if trouble else f"{name} has bound no pod within {CANARY_S:g} s"
 
         bound_ns = await table.until(lambda: table.bound_ns.get(uid), CANARY_S, why)
     except ClusterError as error:
         return Finding(
-            check, "problem", str(error), "correct the name, or see whether that scheduler's pods run"
+            "scheduler", "problem", str(error), "correct the name, or see whether that scheduler's pods run"
         )
-    return Finding(check, "ok", f"it bound a pod after {(bound_ns - began_ns) / NS_PER_S:.1f} s")
+    return Finding("scheduler", "ok", f"{name} bound a pod after {(bound_ns - began_ns) / NS_PER_S:.1f} s")
 
 
 async def _agents(
