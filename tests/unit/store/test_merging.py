@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tracemalloc
+import weakref
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from kabench.core.journal import BlockClosed, BlockStarted, RunStarted
 from kabench.core.merge import Corrupt, parts_of_cells, summary
 from kabench.core.merged_log import read_merged
 from kabench.core.result import VoidReason
-from kabench.core.totals import read_totals
+from kabench.core.totals import WindowTotals, read_totals
 from kabench.errors import LogError, SpecError, StoreError
 from kabench.store import RunStore, merge_paths, run_store
 from kabench.store.cells import cells_of
@@ -384,6 +385,27 @@ def test_a_log_that_the_package_reads_otherwise_is_as_good_as_none(run, monkeypa
         monkeypatch.setattr(run_store, "cross_check", differ)
         [after] = store.agent_windows("001-default", {"node-1": "quiet"}, {})
     assert (before.status, after.status) == ("sealed", "missing")
+
+
+def test_the_logs_of_a_window_are_in_memory_one_at_a_time(run, monkeypatch):
+    held = weakref.WeakSet()
+    most = 0
+
+    def watched(log):
+        nonlocal most
+        totals = Totals(**vars(read(log)))
+        held.add(totals)
+        most = max(most, len(held))
+        return totals
+
+    class Totals(WindowTotals):
+        __hash__ = object.__hash__  # so that a set can hold it
+
+    monkeypatch.setattr(run_store, "read", watched)
+    with RunStore.open(run) as store:
+        windows = list(store.agent_windows("001-default", {"node-1": "quiet", "node-2": "noisy"}, {}))
+    assert [window.status for window in windows] == ["sealed", "sealed"]
+    assert most == 1
 
 
 def test_a_log_that_vanishes_while_merging_is_named(run):

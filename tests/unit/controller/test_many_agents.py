@@ -1,0 +1,155 @@
+"""What keeps a run with many agents within bounds: few calls at once, logs one by one, time enough to arm."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from kabench.backends.base import AgentEndpoint, Round
+from kabench.backends.fake import FakeFleet
+from kabench.clock import ManualClock
+from kabench.controller import crew as crew_module
+from kabench.controller.crew import FETCHED_AT_ONCE, GREETED_AT_ONCE, Crew
+from kabench.controller.link import ClockOffset
+from kabench.controller.observer import NullObserver
+from kabench.controller.round import RoundRunner, _Notes
+from kabench.core.plan import BlockPlan
+from kabench.core.result import AgentWindow
+from kabench.core.spec import Scenario
+from kabench.store import RunStore
+from kabench.wire.messages import PROTOCOL, Ack, Arm, Armed, Hello, Windows, WindowState
+
+SCENARIO = Scenario.model_validate(
+    {
+        "name": "s",
+        "agents": 100,
+        "phases": [{"name": "a", "policy": "default"}],
+        "targets": [{"name": "r", "kind": "redis"}],
+    }
+)
+LOG = b"a log"
+PLAN = BlockPlan(1, ("a",), (), {"node-1": "quiet"})
+
+
+class CountingLink:
+    """Answers everything after a turn of the loop; counts how many wait at once, of all links."""
+
+    now = most = 0
+    armed: Sequence[Arm] = ()
+
+    def __init__(self, endpoint: AgentEndpoint, clock: object) -> None:
+        self._held = True
+
+    async def _turn(self) -> None:
+        CountingLink.now += 1
+        CountingLink.most = max(CountingLink.most, CountingLink.now)
+        await asyncio.sleep(0)
+        CountingLink.now -= 1
+
+    async def hello(self) -> tuple[Hello, ClockOffset]:
+        await self._turn()
+        return Hello(PROTOCOL, "i", "n", "b", (0,), 0, 0, "timerfd"), ClockOffset(0, 0)
+
+    async def windows(self) -> Windows:
+        return Windows((WindowState("r", "001-a", len(LOG), True),) if self._held else ())
+
+    async def fetch(self, window: str) -> bytes:
+        await self._turn()
+        return LOG
+
+    async def ack(self, window: str, ack: Ack) -> None:
+        assert ack.sha256 == hashlib.sha256(LOG).hexdigest()
+        self._held = False
+
+    async def arm(self, arm: Arm) -> Armed:
+        CountingLink.armed = [*CountingLink.armed, arm]
+        return Armed(arm.window, arm.start_ns, 0)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+async def crew(monkeypatch: pytest.MonkeyPatch) -> Crew:
+    monkeypatch.setattr(crew_module, "AgentLink", CountingLink)
+    monkeypatch.setattr(CountingLink, "most", 0)
+    monkeypatch.setattr(CountingLink, "armed", ())
+    crew = Crew(ManualClock())
+    assert await crew.join([AgentEndpoint(f"node-{n}", "", "") for n in range(100)]) == {}
+    return crew
+
+
+async def test_a_few_agents_are_greeted_at_a_time(crew: Crew) -> None:
+    assert len(crew.members) == 100
+    assert CountingLink.most == GREETED_AT_ONCE
+
+
+async def test_a_few_logs_are_fetched_at_a_time_and_all_are_kept(crew: Crew, tmp_path: Path) -> None:
+    CountingLink.most = 0
+    with RunStore.create(tmp_path, "r") as store:
+        assert await crew.collect(store, "001-a") == {}
+        assert len(list(store.folder.glob("logs/001-a/*.hlog"))) == 100
+    assert CountingLink.most == FETCHED_AT_ONCE
+    assert not any(member.link._held for member in crew.members.values())  # type: ignore[attr-defined]
+
+
+class Runner(RoundRunner):
+    """Measures nothing, and says that agents were armed."""
+
+    async def _inside(self, round_: Round, plan: BlockPlan, notes: _Notes) -> None:
+        notes.armed = True
+
+    async def _watch(
+        self, round_: Round, armed: Sequence[str], start_ns: int, window_ns: int
+    ) -> tuple[None, None]:
+        return None, None
+
+
+def a_runner(crew: Crew, store: RunStore) -> Runner:
+    clock = ManualClock()
+    return Runner(SCENARIO, FakeFleet(SCENARIO, (), {}, clock), crew, store, NullObserver(), clock)
+
+
+@pytest.mark.parametrize("agents", [1, 100])
+async def test_each_agent_more_to_arm_gives_the_calls_more_time(
+    crew: Crew, tmp_path: Path, agents: int
+) -> None:
+    with RunStore.create(tmp_path, "r") as store:
+        runner = a_runner(crew, store)
+        round_ = Round("001-a", 1, SCENARIO.phases[0], (), 1)
+        await runner._run_window(round_, PLAN, sorted(crew.members)[:agents], _Notes())
+    ahead_ns = {arm.start_ns - 10**9 for arm in CountingLink.armed}  # the warm-up is a second
+    assert ahead_ns == {250_000_000 + agents * 4_000_000}
+    assert len(CountingLink.armed) == agents
+
+
+class ReadLogs(RunStore):
+    """Has endless logs; the third one read has the run cancelled."""
+
+    drawn = 0
+
+    def agent_windows(
+        self, window: str, roles: Mapping[str, str], offsets: Mapping[str, tuple[int, int]]
+    ) -> Iterator[AgentWindow]:
+        task = asyncio.current_task()
+        assert task is not None
+        while self.drawn < 10:
+            self.drawn += 1
+            if self.drawn == 3:
+                task.cancel()
+            yield AgentWindow("node-1", "sealed", "quiet")
+
+
+async def test_a_signal_is_heard_while_logs_are_read(crew: Crew, tmp_path: Path) -> None:
+    RunStore.create(tmp_path, "r").close()
+    (tmp_path / "r" / "journal.jsonl").touch()
+    with ReadLogs(tmp_path / "r") as store:
+        runner = a_runner(crew, store)
+        measuring = asyncio.create_task(runner.measure(PLAN, SCENARIO.phases[0], "001-a"))
+        with pytest.raises(asyncio.CancelledError):
+            await measuring
+        assert store.drawn == 3
