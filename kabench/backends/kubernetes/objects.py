@@ -25,17 +25,19 @@ from kabench.backends.kubernetes.naming import (
     namespace_of,
     run_labels,
 )
-from kabench.backends.stressors import (
-    DEFAULT_CACHE_BYTES,
-    MAX_CACHE,
-    stress_ng_arguments,
-    stress_ng_bytes,
+from kabench.backends.kubernetes.templates import (
+    decoy_pod,
+    noise_limit_mib,
+    noise_pod,
+    noise_workers,
+    set_resources,
+    target_pod,
+    use_image,
 )
-from kabench.core.identity import Kind
-from kabench.core.placement import MIB
+from kabench.backends.stressors import DEFAULT_CACHE_BYTES, MAX_CACHE
 from kabench.core.quantities import Amounts, amounts_of, mib, millis
 from kabench.core.seeds import derive_seed
-from kabench.core.spec import Phase, Requests, Scenario, Stressor, Target
+from kabench.core.spec import Phase, Scenario, Stressor, Target
 from kabench.errors import SpecError
 
 HOSTNAME = "kubernetes.io/hostname"
@@ -50,16 +52,6 @@ DIGEST_CHARS = 8
 CANARY_ROOM_MIB = 512
 """An agent's memory limit is so much above its request at least: the canary reads a buffer of up to 256 MiB, with the
 order of its reads and their making beside it."""
-
-TARGET_ROOM_MIB = 192
-"""A target's memory limit is so much above its request and its data: interpreters, connections, buffers."""
-
-REDIS_KEY_BYTES = 256
-"""What a key takes beside its value, at most, and twice both for what the allocator leaves unused."""
-
-NOISE_ROOM_MIB = 128
-LARGEST_CACHE_MIB = 1280
-"""stress-ng's cache stressor takes the last-level cache's own size; virtual machines tell of up to 1 GiB and a little."""
 
 DEADLINE_ROOM_S = 30
 """Noise ends itself; the kubelet ends it so much later, should that fail."""
@@ -161,7 +153,7 @@ def scheduler_canary(setup: RunSetup, scheduler: str) -> Object:
     pod["metadata"]["name"] = object_name("canary", scheduler)
     pod["spec"]["schedulerName"] = scheduler
     _bind(pod, setup.nodes)
-    _use_image(pod, setup, setup.scenario.kubernetes.images.agent)
+    use_image(pod, setup.scenario.kubernetes.images.agent, setup.scenario.kubernetes.pull_policy)
     return pod
 
 
@@ -216,7 +208,7 @@ def _noise_problems(scenario: Scenario, cache_bytes: int) -> Iterator[str]:
     if not scenario.noise.nodes:
         return
     stressors = scenario.noise.stressors
-    workers = sum(one.workers for one in stressors)
+    workers = sum(map(noise_workers, stressors))
     if workers > MOST_WORKERS:
         yield f"noise.stressors: {workers} workers on a node; give at most {MOST_WORKERS} in all"
     takes_mib = sum(noise_limit_mib(one, min(cache_bytes, MAX_CACHE)) for one in stressors)
@@ -293,42 +285,27 @@ def _agents(setup: RunSetup) -> Object:
     template = agents["spec"]["template"]
     template["metadata"]["labels"] = dict(labels)
     _bind(template, setup.nodes)
-    _use_image(template, setup, kubernetes.images.agent)
+    use_image(template, kubernetes.images.agent, kubernetes.pull_policy)
     agent = next(one for one in template["spec"]["containers"] if one["name"] == AGENTS)
     requests = kubernetes.agent_requests
-    _set_resources(agent, requests, requests.memory_mib + CANARY_ROOM_MIB)
+    set_resources(agent, requests, requests.memory_mib + CANARY_ROOM_MIB)
     return agents
 
 
 def _target_pod(
     setup: RunSetup, target: Target, number: int, phase: Phase, block: int, candidates: Sequence[str]
 ) -> Object:
-    images = setup.scenario.kubernetes.images
-    redis = target.kind == Kind.REDIS
-    pod = load("redis-target" if redis else "http-target")
+    pod = target_pod(target, setup.scenario.kubernetes)
     replica = f"{target.name}-{number}"
     # the replica's own name is a label too: the pod's must differ from round to round, and may have been cut
     labels = run_labels(
         setup.run, TARGET, workload=target.name, replica=replica, block=str(block), phase=phase.name
     )
-    _place_in(pod, setup, labels)
+    _place_in(pod, setup, _own_labels(target) | labels)
     pod["metadata"]["name"] = object_name(replica, str(block), phase.name)
     pod["spec"]["schedulerName"] = phase.scheduler or DEFAULT_SCHEDULER
     _bind(pod, candidates)
-    _use_image(pod, setup, images.redis if redis else images.agent)
-    container = pod["spec"]["containers"][0]
-    if not redis:
-        _set_option(container["args"], "--cpu-us", str(target.http.cpu_us))
-    limit_mib = target.requests.memory_mib + TARGET_ROOM_MIB + _data_mib(target)
-    _set_resources(container, target.requests, limit_mib)
     return pod
-
-
-def _data_mib(target: Target) -> int:
-    """Memory that a Redis target's keys may take."""
-    if target.kind != Kind.REDIS:
-        return 0
-    return 2 * target.redis.keys * (target.redis.value_bytes + REDIS_KEY_BYTES) // MIB
 
 
 def _stress_pods(
@@ -347,31 +324,26 @@ def _stress_pod(
     setup: RunSetup, stressor: Stressor, number: int, node: str, seconds: int, round_name: str, role: str
 ) -> Object:
     """Noise, or the decoy that looks like it to a scheduler."""
-    images = setup.scenario.kubernetes.images
+    kubernetes = setup.scenario.kubernetes
     noise = role == NOISE
-    pod = load(stressor.kind if noise else "decoy")
-    _place_in(pod, setup, run_labels(setup.run, role, workload=stressor.kind))
+    pod = (
+        noise_pod(stressor, kubernetes, seconds, setup.cache_bytes)
+        if noise
+        else decoy_pod(stressor, kubernetes)
+    )
+    # an own pod's labels are its decoys' too: a scheduler must not tell them apart by these
+    labels = run_labels(setup.run, role, workload=stressor.label)
+    _place_in(pod, setup, _own_labels(stressor) | labels)
     pod["metadata"]["name"] = object_name(role, str(number), node, round_name)
+    pod["spec"]["schedulerName"] = DEFAULT_SCHEDULER
     pod["spec"]["activeDeadlineSeconds"] = seconds + DEADLINE_ROOM_S
     _bind(pod, [node])
-    _use_image(pod, setup, images.noise if noise else images.agent)
-    container = pod["spec"]["containers"][0]
-    if noise:
-        cache_bytes = min(setup.cache_bytes, MAX_CACHE)
-        report = container["terminationMessagePath"]
-        container["args"] = stress_ng_arguments(stressor, seconds, cache_bytes, "/dev/shm", report)
-        _set_resources(container, stressor.requests, noise_limit_mib(stressor, cache_bytes))
-    else:
-        _set_resources(container, stressor.requests, stressor.requests.memory_mib + NOISE_ROOM_MIB)
     return pod
 
 
-def noise_limit_mib(stressor: Stressor, cache_bytes: int) -> int:
-    """The memory limit of a noise pod in MiB."""
-    takes_mib = stress_ng_bytes(stressor, cache_bytes) // MIB
-    if stressor.kind == "stress-cache":
-        takes_mib = max(takes_mib, LARGEST_CACHE_MIB)
-    return max(takes_mib, stressor.requests.memory_mib) + NOISE_ROOM_MIB
+def _own_labels(workload: Target | Stressor) -> dict[str, str]:
+    """The labels of a pod of the user's."""
+    return dict(workload.pod.template["metadata"].get("labels", {})) if workload.pod is not None else {}
 
 
 def _place_in(one: Object, setup: RunSetup, labels: Mapping[str, str]) -> None:
@@ -385,21 +357,3 @@ def _bind(pod: Object, hostnames: Sequence[str]) -> None:
     pod["spec"]["affinity"] = {
         "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [wanted]}}
     }
-
-
-def _use_image(pod: Object, setup: RunSetup, image: str) -> None:
-    for container in pod["spec"]["containers"]:
-        container["image"] = image
-        container["imagePullPolicy"] = setup.scenario.kubernetes.pull_policy
-
-
-def _set_resources(container: Object, requests: Requests, limit_mib: int) -> None:
-    """Requests of CPU and memory, written out where they are 0 (else the limit would be taken); no CPU limit."""
-    container["resources"] = {
-        "requests": {"cpu": millis(requests.cpu_millis), "memory": mib(requests.memory_mib)},
-        "limits": {"memory": mib(limit_mib)},
-    }
-
-
-def _set_option(arguments: list[str], option: str, value: str) -> None:
-    arguments[arguments.index(option) + 1] = value

@@ -8,10 +8,11 @@ from kabench.backends.base import PlacedTarget, Round
 from kabench.backends.kubernetes.api import Cluster, Object
 from kabench.backends.kubernetes.ending import end_pods
 from kabench.backends.kubernetes.losses import Losses
-from kabench.backends.kubernetes.naming import HTTP_PORT, REDIS_PORT, TARGET
+from kabench.backends.kubernetes.naming import TARGET
 from kabench.backends.kubernetes.objects import DEFAULT_SCHEDULER, RunSetup, target_pods
 from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
+from kabench.backends.kubernetes.templates import target_port
 from kabench.backends.tasks import all_of
 from kabench.clock import Clock
 from kabench.core.identity import Kind
@@ -31,7 +32,7 @@ class Targets:
     ) -> None:
         self._cluster, self._table, self._setup = cluster, table, setup
         self._losses, self._clock = losses, clock
-        self._kinds = {target.name: Kind(target.kind) for target in setup.scenario.targets}
+        self._targets = {target.name: target for target in setup.scenario.targets}
 
     async def place(self, round_: Round, hostnames: Sequence[str]) -> list[PlacedTarget]:
         """Create all replicas, and wait until they run.
@@ -102,15 +103,14 @@ class Targets:
             return
 
     def _placed(self, pod: Pod, created_ns: int, phase: Phase) -> PlacedTarget:
-        workload = pod.label("workload")
-        kind = self._kinds[workload]
+        target = self._targets[pod.label("workload")]
         return PlacedTarget(
             name=pod.label("replica"),
-            workload=workload,
-            kind=kind,
+            workload=target.name,
+            kind=Kind(target.kind),
             node=pod.node,
             host=pod.ip,
-            port=REDIS_PORT if kind is Kind.REDIS else HTTP_PORT,
+            port=target_port(target),
             decided_by=decided_by(pod, phase, self._table.bound_by),
             pending_ns=max(0, self._table.bound_ns[pod.uid] - created_ns),
         )

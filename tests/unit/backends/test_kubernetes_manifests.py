@@ -17,7 +17,7 @@ from pod_security import breaches, own_breaches, pod_specs
 from kabench import __version__
 from kabench.backends.kubernetes import naming
 from kabench.backends.kubernetes.manifests import load, load_all, names
-from kabench.backends.kubernetes.objects import noise_limit_mib
+from kabench.backends.kubernetes.templates import noise_limit_mib
 from kabench.backends.stressors import DEFAULT_CACHE_BYTES, stress_ng_arguments
 from kabench.core.quantities import read_mib
 from kabench.core.spec import Images, Stressor, StressorKind

@@ -20,7 +20,6 @@ from kabench.backends.kubernetes.objects import (
     RunSetup,
     check_scenario,
     decoy_pods,
-    noise_limit_mib,
     noise_pods,
     object_name,
     pick_nodes,
@@ -29,6 +28,7 @@ from kabench.backends.kubernetes.objects import (
     schedulers,
     target_pods,
 )
+from kabench.backends.kubernetes.templates import noise_limit_mib
 from kabench.backends.stressors import MAX_CACHE
 from kabench.core.quantities import Amounts, amounts_of, read_mib, read_millis
 from kabench.core.scenario import KUBERNETES_ARMS, load_scenario, with_arms
