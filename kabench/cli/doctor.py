@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kabench.core.spec import Scenario
 
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "bold red"}
-CHECK_WIDTH = 11
+LEVEL_WIDTH, CHECK_WIDTH = 7, 11
 
 
 def doctor(
@@ -87,15 +87,17 @@ def _wanted(source: str, agents: int | None, schedulers: list[str]) -> Scenario:
 
 
 def _print(finding: Finding) -> None:
-    """A line for the finding, and one for what to do; both wrap below their text."""
-    from rich.table import Table
+    """Its level, its check, and what was found beside them; what to do has lines of its own."""
+    from textwrap import wrap
+
+    from rich.text import Text
 
     from kabench.cli.console import Terminal
 
-    line = Table.grid(padding=(0, 1))
-    line.add_column(width=7, style=STYLES[finding.level], no_wrap=True)
-    line.add_column(width=CHECK_WIDTH)
-    line.add_column(overflow="fold")
-    text = finding.text + (f"\n→ {finding.advice}" if finding.advice else "")
-    line.add_row(finding.level, finding.check, text)
-    Terminal(highlight=False, markup=False).print(line)
+    console = Terminal(highlight=False, markup=False, soft_wrap=True)
+    head = f"{finding.level:{LEVEL_WIDTH}} {finding.check:{CHECK_WIDTH}} "
+    room = max(20, console.width - len(head))
+    lines = [*wrap(finding.text, room), *(wrap(f"→ {finding.advice}", room) if finding.advice else ())]
+    line = Text(head + ("\n" + " " * len(head)).join(lines))
+    line.stylize(STYLES[finding.level], 0, LEVEL_WIDTH)
+    console.print(line)

@@ -107,9 +107,8 @@ async def _refusal(cluster: Cluster, access: Access, run: HeldRun) -> str:
         what.append(f"agents still hold {_counted(there.total, 'log')} ({_by_node(there)})")
     if unknown:
         node, reason = next(iter(unknown.items()))
-        what.append(
-            f"what {_counted(len(unknown), 'agent')} hold is not known ({', '.join(unknown)}; {node}: {reason})"
-        )
+        those = f"agent on {node} holds" if len(unknown) == 1 else f"agents on {len(unknown)} nodes hold"
+        what.append(f"it is not known what the {those} ({node}: {reason})")
     if not what:
         return ""
     return f"{'; '.join(what)}. kabench collect {run.run} fetches logs; --discard drops them"

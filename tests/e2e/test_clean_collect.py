@@ -88,7 +88,7 @@ def test_an_agent_that_cannot_be_asked_is_not_removed_without_a_word(cluster: Cl
     assert "worker-1: the run's token is gone" in out
     code, out, _ = cluster.call("clean", "--run", run)
     assert code == 4
-    assert f"what {AGENTS} agents hold is not known" in out
+    assert f"it is not known what the agents on {AGENTS} nodes hold" in out
     code, out, _ = cluster.call("clean", "--run", run, "--discard")
     assert code == 0
     assert cluster.admin.run_namespaces() == []

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import Any
 
 from kabench.backends.kubernetes.api import Object
-from kabench.backends.kubernetes.naming import AGENT, AGENTS, EXPIRES, namespace_of, run_labels
+from kabench.backends.kubernetes.naming import (
+    AGENT,
+    AGENTS,
+    EXPIRES,
+    TOKEN_KEY,
+    TOKEN_SECRET,
+    namespace_of,
+    run_labels,
+)
 
 Key = tuple[str, str, str]
 
@@ -21,6 +30,7 @@ class MemoryCluster:
         held_up: namespaces that stay, and why.
         denied: rights that we do not have, as "verb resource name".
         asked: rights that were asked for.
+        urls: where the proxy leads to, by pod.
     """
 
     context = "kabench-test"
@@ -32,6 +42,7 @@ class MemoryCluster:
         self.held_up: dict[str, str] = {}
         self.denied: set[str] = set()
         self.asked: list[str] = []
+        self.urls: dict[str, str] = {}
         for one in objects:
             self.objects[_key(one)] = one
 
@@ -67,7 +78,8 @@ class MemoryCluster:
         return asked not in self.denied
 
     def proxied(self, namespace: str, pod: str, port: int) -> tuple[str, dict[str, str], None]:
-        return f"https://api/{namespace}/{pod}:{port}", {"Authorization": "Bearer x"}, None
+        url = self.urls.get(pod, f"https://api/{namespace}/{pod}:{port}")
+        return url, {"Authorization": "Bearer x"}, None
 
     def _end_namespace(self, name: str) -> None:
         if name in self.held_up:
@@ -88,6 +100,11 @@ def a_namespace(run: str, expires: str | None = "2030-01-01T00:00:00Z", *, endin
     if ending:
         metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     return {"kind": "Namespace", "metadata": metadata}
+
+
+def a_token(run: str, token: str = "the-token") -> Object:
+    metadata = {"name": TOKEN_SECRET, "namespace": namespace_of(run)}
+    return {"kind": "Secret", "metadata": metadata, "data": {TOKEN_KEY: b64encode(token.encode()).decode()}}
 
 
 def a_pod(

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from memory_cluster import MemoryCluster, a_namespace, a_pod
+from memory_cluster import MemoryCluster, a_namespace, a_pod, a_token
 
 from kabench.backends.kubernetes.api import Cluster, Object
 from kabench.backends.kubernetes.holding import Holders, expires_at, find_run, find_runs, holders
-from kabench.backends.kubernetes.naming import EXPIRES, NOISE, namespace_of
+from kabench.backends.kubernetes.naming import EXPIRES, NOISE
 from kabench.errors import SpecError
 
 NOW = datetime(2029, 12, 31, 12, tzinfo=UTC)
 NOW_NS = round(NOW.timestamp()) * 1_000_000_000
 DAY_NS = 86_400 * 1_000_000_000
-
-
-def secret(run: str, data: Any = None) -> Object:
-    content = {"token": b64encode(b"the-token").decode()} if data is None else data
-    return {
-        "kind": "Secret",
-        "metadata": {"name": "kabench-token", "namespace": namespace_of(run)},
-        "data": content,
-    }
 
 
 async def reached(*objects: Object, transport: Any = "proxy") -> Holders:
@@ -79,7 +69,7 @@ def test_a_namespace_without_annotations_does_not_expire() -> None:
 
 
 async def test_agents_are_reached_through_the_proxy_with_the_runs_token() -> None:
-    found = await reached(secret("r"), a_pod("r", "agent-x"), a_pod("r", "n", role=NOISE, node="w2"))
+    found = await reached(a_token("r"), a_pod("r", "agent-x"), a_pod("r", "n", role=NOISE, node="w2"))
     [endpoint] = found.endpoints
     assert (endpoint.node, endpoint.token) == ("w1", "the-token")
     assert endpoint.base_url == "https://api/kabench-r/agent-x:7300"
@@ -90,7 +80,7 @@ async def test_agents_are_reached_through_the_proxy_with_the_runs_token() -> Non
 async def test_agents_are_reached_at_their_addresses() -> None:
     pod = a_pod("r", "agent-x")
     pod["status"]["podIP"] = "fd00::7"
-    [endpoint] = (await reached(secret("r"), pod, transport="direct")).endpoints
+    [endpoint] = (await reached(a_token("r"), pod, transport="direct")).endpoints
     assert (endpoint.base_url, endpoint.headers) == ("http://[fd00::7]:7300", {})
 
 
@@ -109,19 +99,21 @@ async def test_agents_are_reached_at_their_addresses() -> None:
     ],
 )
 async def test_an_agent_that_ran_and_does_not_now_may_hold_logs(state: dict[str, Any], said: str) -> None:
-    found = await reached(secret("r"), a_pod("r", "a", **state))
+    found = await reached(a_token("r"), a_pod("r", "a", **state))
     assert found.endpoints == ()
     assert said in found.mute["w1"]
 
 
 async def test_an_agent_that_never_ran_holds_nothing() -> None:
     waiting = {"waiting": {"reason": "ErrImageNeverPull"}}
-    assert await reached(secret("r"), a_pod("r", "a", state=waiting), a_pod("r", "b", node="")) == Holders(())
+    assert await reached(a_token("r"), a_pod("r", "a", state=waiting), a_pod("r", "b", node="")) == Holders(
+        ()
+    )
 
 
 @pytest.mark.parametrize("data", [{}, {"token": "§"}, {"token": ""}])
 async def test_without_the_token_no_agent_can_be_asked(data: dict[str, str]) -> None:
-    found = await reached(secret("r", data), a_pod("r", "a"))
+    found = await reached({**a_token("r"), "data": data}, a_pod("r", "a"))
     assert found.endpoints == ()
     assert "the run's token is gone" in found.mute["w1"]
 
@@ -131,5 +123,5 @@ async def test_of_two_agents_on_a_node_the_one_that_stays_counts() -> None:
         [a_pod("r", "old", ending=True), a_pod("r", "new")],
         [a_pod("r", "new"), a_pod("r", "old", ending=True)],
     ):
-        [endpoint] = (await reached(secret("r"), *pods)).endpoints
+        [endpoint] = (await reached(a_token("r"), *pods)).endpoints
         assert endpoint.base_url.endswith("/new:7300")
