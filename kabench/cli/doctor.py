@@ -45,7 +45,7 @@ def doctor(
     from kabench.errors import ClusterError
 
     access = access_of(context, kubeconfig, allow_context, transport, alongside)
-    wanted = _wanted(scenario, agents, scheduler or [])
+    wanted = _wanted(scenario, agents)
     findings: list[Finding] = []
 
     def tell(finding: Finding) -> None:
@@ -53,7 +53,7 @@ def doctor(
         if not as_json:
             _print(finding)
 
-    run_cancellable(check_up(access, wanted, tell))
+    run_cancellable(check_up(access, wanted, scheduler or [], tell))
     problems = sum(finding.level == "problem" for finding in findings)
     if as_json:
         say(json.dumps({"could_run": not problems, "findings": [asdict(one) for one in findings]}, indent=2))
@@ -63,8 +63,8 @@ def doctor(
         raise typer.Exit(ClusterError.exit_code)
 
 
-def _wanted(source: str, agents: int | None, schedulers: list[str]) -> Scenario:
-    """The scenario, with a phase for each scheduler that is asked about beside its own.
+def _wanted(source: str, agents: int | None) -> Scenario:
+    """The scenario as a run on Kubernetes would have it.
 
     Raises:
         SpecError: the scenario or a flag is wrong.
@@ -75,15 +75,7 @@ def _wanted(source: str, agents: int | None, schedulers: list[str]) -> Scenario:
     scenario = load_source(source)
     if is_built_in(source):
         scenario = with_arms(scenario, KUBERNETES_ARMS)
-    scenario = override(scenario, agents=agents, arms=KUBERNETES_ARMS)
-    known = {phase.scheduler for phase in scenario.phases}
-    more = {
-        f"asked-{number}": {"scheduler": name}
-        for number, name in enumerate(schedulers, 1)
-        if name not in known
-    }
-    with_more = with_arms(scenario, more)
-    return scenario.model_copy(update={"phases": (*scenario.phases, *with_more.phases)})
+    return override(scenario, agents=agents, arms=KUBERNETES_ARMS)
 
 
 def _print(finding: Finding) -> None:

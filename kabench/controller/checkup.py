@@ -23,9 +23,10 @@ from kabench.backends.kubernetes.doctor import (
     workers_finding,
 )
 from kabench.backends.kubernetes.holding import find_runs
-from kabench.backends.kubernetes.objects import RunSetup, check_scenario
+from kabench.backends.kubernetes.objects import RunSetup, check_scenario, schedulers
 from kabench.backends.kubernetes.preflight import choose_workers
 from kabench.backends.kubernetes.trial import Trial, round_pods, trial
+from kabench.backends.kubernetes.workers import Worker
 from kabench.clock import SystemClock
 from kabench.controller.crew import Crew, sharing
 from kabench.core.spec import NS_PER_S, Scenario
@@ -38,8 +39,14 @@ NS_PER_MS = 1_000_000
 Tell = Callable[[Finding], None]
 
 
-async def check_up(access: Access, scenario: Scenario, tell: Tell) -> None:
+async def check_up(access: Access, scenario: Scenario, more_schedulers: Sequence[str], tell: Tell) -> None:
     """Check the cluster for a run of `scenario`, and tell each finding; what fails is a finding too.
+
+    Args:
+        access: which cluster.
+        scenario: what is to run.
+        more_schedulers: names that must answer beside the scenario's own.
+        tell: called with every finding as it is made.
 
     Raises:
         SpecError: there is no such context, it is not allowed, or no cluster can do what the scenario asks.
@@ -48,12 +55,14 @@ async def check_up(access: Access, scenario: Scenario, tell: Tell) -> None:
     async with open_cluster(access) as cluster:
         tell(context_finding(cluster.context))
         try:
-            await _check(cluster, access, scenario, tell)
+            await _check(cluster, access, scenario, more_schedulers, tell)
         except KabenchError as error:
             tell(Finding("cluster", "problem", str(error), "see whether it runs, and who you are there"))
 
 
-async def _check(cluster: Cluster, access: Access, scenario: Scenario, tell: Tell) -> None:
+async def _check(
+    cluster: Cluster, access: Access, scenario: Scenario, more_schedulers: Sequence[str], tell: Tell
+) -> None:
     clock = SystemClock()
     told: list[Finding] = []
 
@@ -73,22 +82,28 @@ async def _check(cluster: Cluster, access: Access, scenario: Scenario, tell: Tel
         note(Finding("trial", "note", text, "mend the above, and ask again"))
         return
     workers = await choose_workers(cluster, scenario.agents, scenario.seed, None)
-    expires = datetime.fromtimestamp(clock.realtime_ns() / NS_PER_S, UTC) + LASTS
-    setup = RunSetup(
-        run=f"doctor-{secrets.token_hex(3)}",
-        scenario=scenario,
-        token=secrets.token_urlsafe(32),
-        nodes=tuple(sorted(worker.hostname for worker in workers)),
-        expires=expires.isoformat(timespec="seconds"),
-    )
+    setup = _setup(scenario, workers, clock.realtime_ns())
     note(images_finding(nodes, images_of(round_pods(setup)), scenario.kubernetes.pull_policy))
-    async with trial(cluster, setup, workers, access.transport, clock) as tried:
+    names = tuple(dict.fromkeys([*schedulers(scenario), *more_schedulers]))
+    async with trial(cluster, setup, workers, names, access.transport, clock) as tried:
         for finding in tried.findings:
             note(finding)
         if tried.endpoints:
             for finding in await _call(tried, scenario, access.transport):
                 note(finding)
     note(Finding("clean-up", "ok", f"the trial's namespace {setup.namespace} is gone"))
+
+
+def _setup(scenario: Scenario, workers: Sequence[Worker], now_ns: int) -> RunSetup:
+    """A run that only starts."""
+    expires = datetime.fromtimestamp(now_ns / NS_PER_S, UTC) + LASTS
+    return RunSetup(
+        run=f"doctor-{secrets.token_hex(3)}",
+        scenario=scenario,
+        token=secrets.token_urlsafe(32),
+        nodes=tuple(sorted(worker.hostname for worker in workers)),
+        expires=expires.isoformat(timespec="seconds"),
+    )
 
 
 async def _call(tried: Trial, scenario: Scenario, transport: str) -> list[Finding]:

@@ -21,7 +21,6 @@ from kabench.backends.kubernetes.objects import (
     noise_pods,
     run_objects,
     scheduler_canary,
-    schedulers,
     target_pods,
 )
 from kabench.backends.kubernetes.table import PodTable
@@ -50,10 +49,19 @@ async def trial(
     cluster: Cluster,
     setup: RunSetup,
     workers: Sequence[Worker],
+    names: Sequence[str],
     transport: Literal["proxy", "direct"],
     clock: Clock,
 ) -> AsyncIterator[Trial]:
     """Bring a run up as far as its agents, and remove it at the end, also when cancelled.
+
+    Args:
+        cluster: where.
+        setup: the run that it is like.
+        workers: those that take part.
+        names: of the schedulers that must bind a pod.
+        transport: how agents are reached.
+        clock: tells how long it takes.
 
     Raises:
         ClusterError: the namespace cannot be made or removed, or the API server does not answer.
@@ -65,9 +73,7 @@ async def trial(
         await cluster.apply(namespace)
         async with table.watching():
             admitted = await _admission(cluster, setup, rest)
-            calls = {
-                name: _scheduler(cluster, table, setup, name, clock) for name in schedulers(setup.scenario)
-            }
+            calls = {name: _scheduler(cluster, table, setup, name, clock) for name in names}
             up, *bound = await all_of({"agents": _agents(cluster, agents, setup, rest, clock), **calls})
             endpoints = tuple(agents.endpoints()) if up.level == "ok" else ()
             yield Trial(tuple(worker.node for worker in workers), (admitted, *bound, up), endpoints)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from kabench.backends.kubernetes.access import Access
 from kabench.backends.kubernetes.doctor import Finding
-from kabench.backends.kubernetes.objects import schedulers
 from kabench.cli import main
 from kabench.controller import checkup
 from kabench.core.spec import Scenario
@@ -26,9 +26,12 @@ class Checked:
         self.findings = findings
         self.access: Access | None = None
         self.scenario: Scenario | None = None
+        self.schedulers: Sequence[str] = ()
 
-    async def __call__(self, access: Access, scenario: Scenario, tell: Any) -> None:
-        self.access, self.scenario = access, scenario
+    async def __call__(
+        self, access: Access, scenario: Scenario, more_schedulers: Sequence[str], tell: Any
+    ) -> None:
+        self.access, self.scenario, self.schedulers = access, scenario, more_schedulers
         for finding in self.findings:
             tell(finding)
 
@@ -74,13 +77,14 @@ def test_as_json_nothing_else_is_printed(checked: Checked, capsys: pytest.Captur
     }
 
 
-def test_schedulers_that_are_asked_about_are_tried_beside_the_scenarios_own(checked: Checked) -> None:
-    arguments = ["--agents", "3", "--scheduler", "mine", "--scheduler", "default-scheduler", "--alongside"]
+def test_what_the_flags_ask_for(checked: Checked) -> None:
+    arguments = ["--agents", "3", "--scheduler", "mine", "--scheduler", "yours", "--alongside"]
     assert main(["doctor", *arguments]) == 0
     assert checked.scenario is not None
     assert checked.access is not None
-    assert schedulers(checked.scenario) == ("default-scheduler", "mine")
+    assert checked.schedulers == ["mine", "yours"]
     assert checked.scenario.agents == 3
+    assert all(phase.policy is None for phase in checked.scenario.phases)  # as on Kubernetes
     assert checked.access.alongside
 
 
