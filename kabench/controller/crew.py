@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import resource
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -15,7 +16,7 @@ from kabench.backends.base import AgentEndpoint, Node
 from kabench.clock import Clock
 from kabench.controller.link import AgentLink, ClockOffset
 from kabench.core.contention import Contention
-from kabench.errors import AgentError, AgentLost, KabenchError, LogError
+from kabench.errors import AgentError, AgentLost, ClusterError, KabenchError, LogError
 from kabench.store import RunStore
 from kabench.wire.messages import Ack, Arm, Hello, Prepare, Prepared, Probe
 
@@ -31,6 +32,9 @@ the best round trips took up to 80 ms, and agents on one machine were armed 59 m
 
 FETCHED_AT_ONCE = 16
 """Logs in memory at a time, however many agents there are."""
+
+FILES_PER_AGENT, FILES_BESIDE = 2, 128
+"""Open files: a link's connection and one that is being replaced; logs, journal, libraries, the backend's own."""
 
 Failures = dict[str, AgentError]
 """What went wrong, by node."""
@@ -57,8 +61,13 @@ class Crew:
         """The nodes whose agents gave no answer when their logs were last collected: dead, or as good as dead."""
 
     async def join(self, endpoints: Sequence[AgentEndpoint]) -> Failures:
-        """Say hello to every agent over a fresh link; clocks are estimated anew, and a restarted agent is a new one."""
+        """Say hello to every agent over a fresh link; clocks are estimated anew, and a restarted agent is a new one.
+
+        Raises:
+            ClusterError: this process may not open so many connections.
+        """
         await self.close()
+        allow_files(len(endpoints))
 
         async def greet(_: str, endpoint: AgentEndpoint) -> Member:
             link = AgentLink(endpoint, self._clock)
@@ -185,6 +194,24 @@ async def _on_all(
         else:
             answers[name] = answer
     return answers, failures
+
+
+def allow_files(agents: int) -> None:
+    """Let this process open as many files as links to so many agents need: its own limit is 256 or 1024 as a rule.
+
+    Raises:
+        ClusterError: the system allows fewer.
+    """
+    needed = agents * FILES_PER_AGENT + FILES_BESIDE
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+        return
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise ClusterError(
+            f"{agents} agents need {needed} open files, and this process may have {most}: raise its hard limit "
+            "(ulimit -Hn, or LimitNOFILE of its service), or give fewer --agents"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

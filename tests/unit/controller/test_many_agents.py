@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import resource
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from kabench.backends.base import AgentEndpoint, Round
 from kabench.backends.fake import FakeFleet
 from kabench.clock import ManualClock
 from kabench.controller import crew as crew_module
-from kabench.controller.crew import FETCHED_AT_ONCE, GREETED_AT_ONCE, Crew
+from kabench.controller.crew import FETCHED_AT_ONCE, GREETED_AT_ONCE, Crew, allow_files
 from kabench.controller.link import ClockOffset
 from kabench.controller.observer import NullObserver
 from kabench.controller.round import RoundRunner, _Notes
 from kabench.core.plan import BlockPlan
 from kabench.core.result import AgentWindow
 from kabench.core.spec import Scenario
+from kabench.errors import ClusterError
 from kabench.store import RunStore
 from kabench.wire.messages import PROTOCOL, Ack, Arm, Armed, Hello, Windows, WindowState
 
@@ -153,3 +155,35 @@ async def test_a_signal_is_heard_while_logs_are_read(crew: Crew, tmp_path: Path)
         with pytest.raises(asyncio.CancelledError):
             await measuring
         assert store.drawn == 3
+
+
+ENDLESS = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("limits", "set_to"),
+    [
+        ((256, 4096), [(2128, 4096)]),
+        ((256, ENDLESS), [(2128, ENDLESS)]),
+        ((2128, 4096), []),
+        ((ENDLESS, ENDLESS), []),
+    ],
+)
+def test_a_thousand_links_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], set_to: list[tuple[int, int]]
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: asked.append(wanted))
+    allow_files(1000)
+    assert asked == set_to
+
+
+async def test_a_system_that_allows_too_few_files_is_told_of_before_any_agent_is_called(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CountingLink.most = 0
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 300))
+    with pytest.raises(ClusterError, match=r"100 agents need 328 open files, and this process may have 300"):
+        await crew.join([AgentEndpoint(f"node-{n}", "", "") for n in range(100)])
+    assert CountingLink.most == 0
