@@ -10,6 +10,7 @@ the seed benchmark's rates; so that a thousand of them cost this process little,
 import asyncio
 import hashlib
 import random
+import resource
 import socket
 import ssl
 import struct
@@ -263,6 +264,7 @@ def answer(message):
 
 
 async def serve(count, certificate):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     context = None
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
