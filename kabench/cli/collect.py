@@ -18,7 +18,10 @@ def collect(
     allow_context: AllowContext = None,
     transport: Transport = "proxy",
 ) -> None:
-    """Fetch what the agents of a run still hold whose controller is gone, into OUT/RUN."""
+    """Fetch the logs that a run's agents still hold, into OUT/RUN.
+
+    For runs whose controller is gone; one that lives fetches them itself.
+    """
     from kabench.cli.cancelling import run_cancellable
     from kabench.cli.remains import collect_run
 

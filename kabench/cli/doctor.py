@@ -35,7 +35,10 @@ def doctor(
         bool, typer.Option("--alongside", help="Start pods although another run is active in the cluster.")
     ] = False,
 ) -> None:
-    """Check whether a run could start on a cluster, with agents that are removed again, and say what to do."""
+    """Check whether a run could start on a cluster; say what to do.
+
+    Ends with a trial: agents, and a pod for each scheduler, in a namespace of their own that is removed again.
+    """
     import json
     from dataclasses import asdict
 

@@ -17,6 +17,7 @@ from kabench.controller.collecting import Held, fetch, held, settled
 from kabench.controller.crew import Crew
 from kabench.core.spec import NS_PER_S
 from kabench.errors import ClusterError, KabenchError
+from kabench.report.tally import short_list
 from kabench.store import RunStore
 
 LOST = KabenchError.exit_code
@@ -128,7 +129,7 @@ async def collect_run(access: Access, run: str, out: Path) -> int:
         found = await holders(cluster, found_run, access.transport)
     with _folder(out, run) as store:
         async with _crew(found) as (crew, unknown):
-            await settled(crew, lambda nodes: console.print(f"a window runs on {', '.join(nodes)}: waiting"))
+            await settled(crew, lambda nodes: console.print(f"a window runs on {short_list(nodes)}: waiting"))
             fetched = await fetch(crew, store)
         unknown |= fetched.unknown
         if fetched.total:
@@ -164,7 +165,7 @@ def _folder(out: Path, run: str) -> RunStore:
 
 
 def _by_node(found: Held) -> str:
-    return ", ".join(f"{node}: {count}" for node, count in found.logs.items() if count)
+    return short_list([f"{node}: {count}" for node, count in found.logs.items() if count])
 
 
 def _counted(count: int, what: str) -> str:

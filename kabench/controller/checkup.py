@@ -57,7 +57,7 @@ async def check_up(access: Access, scenario: Scenario, more_schedulers: Sequence
         try:
             await _check(cluster, access, scenario, more_schedulers, tell)
         except KabenchError as error:
-            tell(Finding("cluster", "problem", str(error), "see whether it runs, and who you are there"))
+            tell(Finding("cluster", "problem", str(error)))
 
 
 async def _check(
@@ -79,7 +79,7 @@ async def _check(
     note(metrics_finding(await cluster.groups()))
     if any(finding.level == "problem" for finding in told):
         text = "no pods were started: a run could not start as it is"
-        note(Finding("trial", "note", text, "mend the above, and ask again"))
+        note(Finding("trial", "note", text))
         return
     workers = await choose_workers(cluster, scenario.agents, scenario.seed, None)
     setup = _setup(scenario, workers, clock.realtime_ns())

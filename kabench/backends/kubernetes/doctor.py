@@ -34,7 +34,7 @@ class Finding:
         check: what was looked at.
         level: "problem" where a run could not start, "warning" where it could and might fail or mean little.
         text: what was found.
-        advice: what to do; "" where nothing is to be done.
+        advice: what to do; "" where nothing is to be done, or the text says so itself.
     """
 
     check: str

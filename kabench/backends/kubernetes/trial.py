@@ -143,7 +143,7 @@ async def _agents(
         await all_of({_name(one): cluster.apply(one) for one in rest if one["kind"] == "DaemonSet"})
         await agents.ready()
     except KabenchError as error:
-        return Finding("agents", "problem", str(error), "mend that, and ask again")
+        return Finding("agents", "problem", str(error))
     seconds = (clock.monotonic_ns() - began_ns) / NS_PER_S
     return Finding("agents", "ok", f"one is ready on each of {some(setup.nodes)} after {seconds:.1f} s")
 
