@@ -127,24 +127,31 @@ async def collect_run(access: Access, run: str, out: Path) -> int:
     async with open_cluster(access) as cluster:
         found_run = await find_run(cluster, run)
         found = await holders(cluster, found_run, access.transport)
-    with _folder(out, run) as store:
+    with contextlib.ExitStack() as held_open:
+        folder = out / run
+        # before anything else: whoever writes it is the run's controller, and fetches by itself
+        store = held_open.enter_context(RunStore.open(folder)) if folder.is_dir() else None
         async with _crew(found) as (crew, unknown):
             await settled(crew, lambda nodes: console.print(f"a window runs on {short_list(nodes)}: waiting"))
-            fetched = await fetch(crew, store)
-        unknown |= fetched.unknown
-        if fetched.total:
-            console.print(
-                f"fetched {_counted(fetched.total, 'log')} ({_by_node(fetched)}) into {store.folder}"
-            )
-        else:
-            console.print(f"nothing to fetch: no agent that answers holds a log of {run}")
-        if fetched.total and store.journal():
-            console.print(f"results.json is made anew; kabench chart {store.folder} draws it")
-        elif fetched.total:
-            console.print(f"the run's journal is elsewhere; kabench merge {store.folder} adds the logs up")
+            if store is None and (await held(crew, run)).total:
+                store = held_open.enter_context(RunStore.create(out, run))
+            fetched = await fetch(crew, store) if store else await held(crew, run)
+        _tell_fetched(console, run, fetched, store)
+    unknown |= fetched.unknown
     for node, reason in unknown.items():
         console.print(f"{node}: {reason}")
     return LOST if unknown else 0
+
+
+def _tell_fetched(console: Terminal, run: str, fetched: Held, store: RunStore | None) -> None:
+    if store is None or not fetched.total:
+        console.print(f"nothing to fetch: no agent that answers holds a log of {run}")
+        return
+    console.print(f"fetched {_counted(fetched.total, 'log')} ({_by_node(fetched)}) into {store.folder}")
+    if store.journal():
+        console.print(f"results.json is made anew; kabench chart {store.folder} draws it")
+    else:
+        console.print(f"the run's journal is elsewhere; kabench merge {store.folder} adds the logs up")
 
 
 @contextlib.asynccontextmanager
@@ -156,12 +163,6 @@ async def _crew(found: Holders) -> AsyncIterator[tuple[Crew, dict[str, str]]]:
         yield crew, {**found.mute, **{node: str(error) for node, error in failures.items()}}
     finally:
         await crew.close()
-
-
-def _folder(out: Path, run: str) -> RunStore:
-    """The run's folder, made where this machine has none."""
-    folder = out / run
-    return RunStore.open(folder) if folder.is_dir() else RunStore.create(out, run)
 
 
 def _by_node(found: Held) -> str:

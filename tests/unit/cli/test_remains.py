@@ -15,7 +15,8 @@ from memory_cluster import MemoryCluster, a_namespace, a_node, a_pod, a_token
 from kabench.backends.kubernetes.access import Access
 from kabench.cli import main, remains
 from kabench.cli.remains import Choice, clean_up, collect_run
-from kabench.errors import SpecError
+from kabench.errors import SpecError, StoreError
+from kabench.store import RunStore
 from kabench.wire.messages import Arm
 
 RUN = "run-1"
@@ -119,6 +120,20 @@ async def test_a_run_whose_agents_hold_logs_stays_until_they_are_fetched(
         assert "nothing to fetch" in capsys.readouterr().out
         assert await clean(run=RUN) == 0
         assert f"removed {RUN} in" in capsys.readouterr().out
+
+
+async def test_where_nothing_is_held_no_folder_is_made(cluster: MemoryCluster, tmp_path: Path) -> None:
+    add(cluster, a_namespace(RUN), a_token(RUN, TOKEN))
+    assert await collect_run(Access(), RUN, tmp_path / "results") == 0
+    assert not (tmp_path / "results").exists()
+
+
+async def test_a_run_that_lives_on_this_machine_is_left_alone(cluster: MemoryCluster, tmp_path: Path) -> None:
+    async with an_agent(cluster, tmp_path) as agent:
+        with RunStore.create(tmp_path / "results", RUN):
+            with pytest.raises(StoreError, match="another kabench is writing this run"):
+                await collect_run(Access(), RUN, tmp_path / "results")
+            assert len(agent.agent.windows().windows) == 1
 
 
 async def test_logs_are_dropped_only_when_told(cluster: MemoryCluster, tmp_path: Path) -> None:
