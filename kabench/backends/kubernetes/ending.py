@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.losses import Losses
@@ -18,17 +19,28 @@ FORCED_S = 5.0
 NAMESPACE_S = 20.0
 
 
-async def end_pods(
-    cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, *roles: str
-) -> list[str]:
-    """End the pods of these roles, wait until they are gone; returns the names of those that had to be forced.
+async def end_pods(cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, *roles: str) -> None:
+    """End the pods of these roles, and wait until they are gone.
 
     Raises:
         ClusterError: some are still there.
     """
+    await ask_to_end(cluster, table, setup, losses, *roles)
+    await see_the_end(cluster, table, setup, *roles)
+
+
+async def ask_to_end(cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, *roles: str) -> None:
+    """Tell the pods of these roles to end; that they do is no loss."""
     losses.expect(table.of(*roles))
-    labels = f"{selector(run_labels(setup.run))},{ROLE} in ({','.join(roles)})"
-    await cluster.delete_all("Pod", setup.namespace, labels)
+    await cluster.delete_all("Pod", setup.namespace, _labels(setup, roles))
+
+
+async def see_the_end(cluster: Cluster, table: PodTable, setup: RunSetup, *roles: str) -> None:
+    """Wait until pods that were told to end are gone; those on nodes out of reach are given up.
+
+    Raises:
+        ClusterError: some are still there.
+    """
 
     def left() -> list[str]:
         return [pod.name for pod in table.of(*roles)]
@@ -41,12 +53,9 @@ async def end_pods(
 
     try:
         await table.until(none_left, END_S, why)
-        return []
     except ClusterError:
-        forced = left()
-    await cluster.delete_all("Pod", setup.namespace, labels, grace_s=0)
-    await table.until(none_left, FORCED_S, why)
-    return forced
+        await cluster.delete_all("Pod", setup.namespace, _labels(setup, roles), grace_s=0)
+        await table.until(none_left, FORCED_S, why)
 
 
 async def remove_run(cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses) -> bool:
@@ -61,3 +70,7 @@ async def remove_run(cluster: Cluster, table: PodTable, setup: RunSetup, losses:
             await end_pods(cluster, table, setup, losses, *roles)
     await cluster.delete("Namespace", setup.namespace)
     return await gone(cluster, setup.namespace, NAMESPACE_S)
+
+
+def _labels(setup: RunSetup, roles: Sequence[str]) -> str:
+    return f"{selector(run_labels(setup.run))},{ROLE} in ({','.join(roles)})"

@@ -53,7 +53,7 @@ class KubernetesFleet:
         self._setup, self._workers, self._renew = setup, workers, renew
         self._hostname = {worker.node.name: worker.hostname for worker in workers}
         self._noise = NoiseMaker(cluster, table, setup, self.losses)
-        self._targets = Targets(cluster, table, setup, self.losses, clock)
+        self._targets = Targets(cluster, table, setup, self.losses)
         self._cluster, self._transport = cluster, transport
         self._versions: dict[str, str] = {}
         table.changed = lambda before, after: self.losses.saw(before, after, clock.monotonic_ns())
@@ -88,8 +88,10 @@ class KubernetesFleet:
         )
 
     async def stop_noise(self) -> Sequence[NoiseWork]:
-        """End noise and decoys, and say what the noise did."""
-        return await self._noise.stop()
+        """End noise and decoys, see the targets gone too, and say what the noise did."""
+        work = await self._noise.stop()
+        await self._targets.gone()
+        return work
 
     async def place(self, round_: Round, contention: Mapping[str, Contention]) -> Sequence[PlacedTarget]:
         """Let the phase's scheduler place fresh pods; `contention` is not told to it."""
@@ -101,7 +103,7 @@ class KubernetesFleet:
         return bound_to(cpus_here(round_.nodes, round_.noise_nodes, this_machine()))
 
     async def clear(self) -> None:
-        """End the round's targets."""
+        """Have the round's targets end; `stop_noise` and the next `place` see them gone."""
         await self._targets.clear()
 
     async def heal(self, silent: Collection[str] = ()) -> Sequence[str]:

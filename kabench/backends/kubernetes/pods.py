@@ -179,15 +179,17 @@ class Pod:
 
 def loss(before: Pod, after: Pod | None) -> str:
     """What a pod that was all right has lost between two looks at it (None: it is gone); "" where nothing."""
+    if before.ending:
+        return ""  # told when its end was asked for
     if after is None:
-        return "" if before.ending or before.end else "the pod was deleted"
-    if after.ending and not before.ending:
+        return "" if before.end else "the pod was deleted"
+    if after.ending:
         return "the pod was deleted"
     if after.end and not before.end:
         return after.end
-    if after.restarts > before.restarts:
+    if after.restarts > before.restarts and not before.end:
         return after.restart
-    if before.ready and not after.ready and after.running and not after.ending:
+    if before.ready and not after.ready and after.running:
         return "its node is out of reach, or it is not ready any more"
     return ""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kabench.backends.base import PlacedTarget, Round
-from kabench.backends.kubernetes.api import Cluster, Object
-from kabench.backends.kubernetes.ending import end_pods
+from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.ending import ask_to_end, see_the_end
 from kabench.backends.kubernetes.losses import Losses
 from kabench.backends.kubernetes.naming import TARGET
 from kabench.backends.kubernetes.objects import DEFAULT_SCHEDULER, RunSetup, target_pods
@@ -14,7 +14,6 @@ from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.kubernetes.templates import target_port
 from kabench.backends.tasks import all_of
-from kabench.clock import Clock
 from kabench.core.identity import Kind
 from kabench.core.spec import Phase
 from kabench.errors import ClusterError, TargetLost
@@ -27,11 +26,9 @@ EVENT_S = 2.0
 class Targets:
     """The targets of one round at a time."""
 
-    def __init__(
-        self, cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, clock: Clock
-    ) -> None:
+    def __init__(self, cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses) -> None:
         self._cluster, self._table, self._setup = cluster, table, setup
-        self._losses, self._clock = losses, clock
+        self._losses = losses
         self._targets = {target.name: target for target in setup.scenario.targets}
 
     async def place(self, round_: Round, hostnames: Sequence[str]) -> list[PlacedTarget]:
@@ -46,21 +43,26 @@ class Targets:
             ClusterError: one is placed nowhere, or does not start.
         """
         wanted = target_pods(self._setup, round_.phase, round_.block, hostnames)
-        made_ns = await all_of({pod["metadata"]["name"]: self._create(pod) for pod in wanted})
-        uids = [uid for uid, _ in made_ns]
+        await self.gone()
+        made = await all_of({pod["metadata"]["name"]: self._cluster.apply(pod) for pod in wanted})
+        uids = [one["metadata"]["uid"] for one in made]
         await self._table.until(lambda: self._all_run(uids), PLACE_S, lambda: self._late(uids))
         await self._events(uids, round_.phase)
-        return [self._placed(self._table.pods[uid], created_ns, round_.phase) for uid, created_ns in made_ns]
+        return [self._placed(self._table.pods[uid], round_.phase) for uid in uids]
 
     async def clear(self) -> None:
-        """End them, and wait until they are gone."""
+        """Have them end. Noise ends next: that both are gone is waited for once."""
         if self._table.of(TARGET):
-            await end_pods(self._cluster, self._table, self._setup, self._losses, TARGET)
+            await ask_to_end(self._cluster, self._table, self._setup, self._losses, TARGET)
 
-    async def _create(self, pod: Object) -> tuple[str, int]:
-        """Its UID, and when it was there."""
-        made = await self._cluster.apply(pod)
-        return made["metadata"]["uid"], self._clock.monotonic_ns()
+    async def gone(self) -> None:
+        """Wait until they have ended.
+
+        Raises:
+            ClusterError: they do not.
+        """
+        if self._table.of(TARGET):
+            await see_the_end(self._cluster, self._table, self._setup, TARGET)
 
     def _all_run(self, uids: Sequence[str]) -> bool | None:
         running = 0
@@ -102,7 +104,7 @@ class Targets:
         except ClusterError:
             return
 
-    def _placed(self, pod: Pod, created_ns: int, phase: Phase) -> PlacedTarget:
+    def _placed(self, pod: Pod, phase: Phase) -> PlacedTarget:
         target = self._targets[pod.label("workload")]
         return PlacedTarget(
             name=pod.label("replica"),
@@ -112,7 +114,7 @@ class Targets:
             host=pod.ip,
             port=target_port(target),
             decided_by=decided_by(pod, phase, self._table.bound_by),
-            pending_ns=max(0, self._table.bound_ns[pod.uid] - created_ns),
+            pending_ns=self._table.bound_ns[pod.uid] - self._table.seen_ns[pod.uid],
         )
 
 

@@ -135,6 +135,8 @@ def restarted(count: int) -> Pod:
         (pod(container("terminated", exitCode=1)), None, ""),
         (pod(RUNNING), restarted(1), "kabench-agent ended: OOMKilled, exit code 137 (SIGKILL)"),
         (restarted(1), restarted(1), ""),
+        (pod(container("terminated", exitCode=137)), restarted(1), ""),
+        (pod(RUNNING, ending=True), pod(container("terminated", exitCode=137), ending=True), ""),
         (restarted(1), restarted(2), "kabench-agent ended: OOMKilled, exit code 137 (SIGKILL)"),
         (
             pod(RUNNING, conditions=READY),
