@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pod_security import breaches, own_breaches, pod_specs
 
 from kabench.backends.kubernetes import naming
+from kabench.backends.kubernetes.manifests import load
 from kabench.backends.kubernetes.objects import (
     HOSTNAME,
     MOST_NOISE_S,
@@ -305,6 +306,15 @@ def test_the_quota_is_twice_what_a_round_needs() -> None:
     assert read_millis(hard["requests.cpu"]) == 2 * needed.cpu_millis
     assert read_mib(hard["requests.memory"]) == 2 * needed.memory_mib
     assert read_mib(hard["limits.memory"]) == 2 * needed.limit_mib
+
+
+def test_the_quota_of_the_manifest_holds_the_built_in_scenario() -> None:
+    written, hard = load("quota")["spec"]["hard"], run_objects(setup())[1]["spec"]["hard"]
+    assert written.keys() == hard.keys()
+    assert int(written["pods"]) >= int(hard["pods"])
+    assert read_millis(written["requests.cpu"]) >= read_millis(hard["requests.cpu"])
+    for amount in ("requests.memory", "limits.memory"):
+        assert read_mib(written[amount]) >= read_mib(hard[amount])
 
 
 def test_every_scheduler_is_asked_once() -> None:
