@@ -7,6 +7,7 @@ from typing import Literal
 
 from kabench.backends.base import AgentEndpoint
 from kabench.backends.kubernetes.api import Cluster, Refused
+from kabench.backends.kubernetes.ending import end_each
 from kabench.backends.kubernetes.losses import Losses
 from kabench.backends.kubernetes.naming import AGENT, AGENT_PORT, AGENTS
 from kabench.backends.kubernetes.objects import RunSetup
@@ -18,8 +19,6 @@ from kabench.errors import ClusterError
 ROLLOUT_S = 120.0
 """An image may have to be pulled."""
 HEAL_S = 30.0
-END_S = 8.0
-"""An agent ends within its grace of two seconds; so much later, its node is taken for unreachable."""
 PROXY_PATIENCE_S = 10.0
 """An API server that is started anew is back after two or three seconds."""
 REFUSALS_AFTER_S = 6.0
@@ -127,17 +126,13 @@ class Agents:
                 raise ClusterError(f"the agents' pods are refused: {event.get('note')}")
 
     async def _replace(self, pod: Pod) -> None:
-        """End an agent that lives and does not answer; a node out of reach ends it once it is back."""
-        self._losses.expect([pod])
-        uid = pod.uid
-        await self._cluster.delete("Pod", pod.name, self._setup.namespace)
+        """End an agent that lives and does not answer; where its node is out of reach, it is forgotten."""
         try:
-            await self._table.until(lambda: uid not in self._table.pods or None, END_S, lambda: AGENTS)
+            await end_each(self._cluster, self._table, self._setup, self._losses, [pod])
         except Refused:
             raise
         except ClusterError:
-            if await self._in_reach(pod.node):
-                await self._cluster.delete("Pod", pod.name, self._setup.namespace, grace_s=0)
+            return  # it is gone on without
 
     async def _back(self, names: Sequence[str]) -> None:
         """Wait for agents on these nodes; whoever does not come back is gone on without."""

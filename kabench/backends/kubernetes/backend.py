@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from kabench.backends.base import Fleet
@@ -15,6 +13,7 @@ from kabench.backends.kubernetes.access import Access
 from kabench.backends.kubernetes.api import Cluster, Object, open_cluster
 from kabench.backends.kubernetes.ending import end_pods, remove_run
 from kabench.backends.kubernetes.fleet import KubernetesFleet
+from kabench.backends.kubernetes.lease import Lease, expiry, now
 from kabench.backends.kubernetes.naming import CANARY, DECOY, NOISE, QUOTA, TARGET
 from kabench.backends.kubernetes.objects import (
     RunSetup,
@@ -43,8 +42,6 @@ COSTS = Costs(round_s=10.0, start_s=20.0)
 
 CANARY_S = 10.0
 QUOTA_S = 10.0
-EXPIRY_MARGIN = timedelta(minutes=15)
-"""A run's namespace expires so long after the run's planned end, and is renewed before."""
 
 
 class KubernetesBackend:
@@ -76,7 +73,7 @@ class KubernetesBackend:
         check_scenario(scenario)
         async with open_cluster(self._access, self._clock) as cluster:
             if not self._access.alongside:
-                await refuse_beside_others(cluster, run, self._now())
+                await refuse_beside_others(cluster, run, now(self._clock))
             held = await held_by(cluster, run)
             workers = await choose_workers(cluster, scenario.agents, scenario.seed, held)
             setup = RunSetup(
@@ -84,12 +81,17 @@ class KubernetesBackend:
                 scenario,
                 held.token if held else token,
                 tuple(sorted(worker.hostname for worker in workers)),
-                self._expiry(scenario),
+                expiry(self._clock, _longest_s(scenario)),
             )
             table = PodTable(cluster, setup.namespace, self._clock)
-            lease = _Lease(cluster, setup, self)
             fleet = KubernetesFleet(
-                cluster, table, setup, workers, self._access.transport, lease.renew, self._clock
+                cluster,
+                table,
+                setup,
+                workers,
+                self._access.transport,
+                Lease(cluster, setup, self._clock),
+                self._clock,
             )
             async with (
                 table.watching(),
@@ -154,31 +156,6 @@ class KubernetesBackend:
         }
         await all_of({"agents": fleet.crew.ready(), "survey": fleet.survey(), **calls})
 
-    def _expiry(self, scenario: Scenario) -> str:
-        planned = timedelta(
-            seconds=scenario.timing.budget_s or planned_s(scenario, reserve=True, costs=COSTS)
-        )
-        return (self._now() + planned + EXPIRY_MARGIN).isoformat(timespec="seconds")
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.realtime_ns() / 1e9, UTC)
-
-
-class _Lease:
-    """Keeps the namespace of a run that takes longer than planned from expiring."""
-
-    def __init__(self, cluster: Cluster, setup: RunSetup, backend: KubernetesBackend) -> None:
-        self._cluster, self._setup, self._backend = cluster, setup, backend
-        self._expires = datetime.fromisoformat(setup.expires)
-
-    async def renew(self) -> None:
-        now = self._backend._now()
-        if self._expires - now > EXPIRY_MARGIN / 2:
-            return
-        self._expires = now + EXPIRY_MARGIN
-        expires = self._expires.isoformat(timespec="seconds")
-        await self._cluster.apply(run_objects(replace(self._setup, expires=expires))[0])
-
 
 async def _quota_is_seen(cluster: Cluster, setup: RunSetup) -> None:
     """Wait until the quota's controller has counted: before, every pod is refused."""
@@ -218,6 +195,11 @@ async def _canary(cluster: Cluster, table: PodTable, setup: RunSetup, scheduler:
 
     await table.until(bound, CANARY_S, why)
     await cluster.delete("Pod", name, setup.namespace, grace_s=0)
+
+
+def _longest_s(scenario: Scenario) -> float:
+    """How long a run takes at most, as it is planned."""
+    return scenario.timing.budget_s or planned_s(scenario, reserve=True, costs=COSTS)
 
 
 def _name(one: Object) -> str:

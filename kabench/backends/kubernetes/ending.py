@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.losses import Losses
 from kabench.backends.kubernetes.naming import AGENTS, ROLE, run_labels, selector
 from kabench.backends.kubernetes.objects import RunSetup
+from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.preflight import gone
 from kabench.backends.kubernetes.table import PodTable
+from kabench.backends.tasks import all_of
 from kabench.errors import ClusterError
 
 END_S = 10.0
@@ -42,19 +44,50 @@ async def see_the_end(cluster: Cluster, table: PodTable, setup: RunSetup, *roles
         ClusterError: some are still there.
     """
 
-    def left() -> list[str]:
-        return [pod.name for pod in table.of(*roles)]
+    async def force() -> None:
+        await cluster.delete_all("Pod", setup.namespace, _labels(setup, roles), grace_s=0)
 
+    await _see_gone(table, lambda: table.of(*roles), force)
+
+
+async def end_each(
+    cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, pods: Sequence[Pod]
+) -> None:
+    """End these pods, and wait until they are gone.
+
+    Raises:
+        ClusterError: some are still there.
+    """
+    losses.expect(pods)
+    uids = {pod.uid for pod in pods}
+
+    def left() -> list[Pod]:
+        return [pod for uid, pod in table.pods.items() if uid in uids]
+
+    async def end(grace_s: int | None = None) -> None:
+        calls = {
+            pod.name: cluster.delete("Pod", pod.name, setup.namespace, grace_s=grace_s) for pod in left()
+        }
+        await all_of(calls)
+
+    await end()
+    await _see_gone(table, left, lambda: end(0))
+
+
+async def _see_gone(
+    table: PodTable, left: Callable[[], list[Pod]], force: Callable[[], Awaitable[None]]
+) -> None:
     def none_left() -> bool | None:
         return None if left() else True
 
     def why() -> str:
-        return f"pods do not end: {', '.join(left())}; see whether their nodes are in reach"
+        names = ", ".join(pod.name for pod in left())
+        return f"pods do not end: {names}; see whether their nodes are in reach"
 
     try:
         await table.until(none_left, END_S, why)
     except ClusterError:
-        await cluster.delete_all("Pod", setup.namespace, _labels(setup, roles), grace_s=0)
+        await force()
         await table.until(none_left, FORCED_S, why)
 
 

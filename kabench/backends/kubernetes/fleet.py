@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from kabench.backends.affinity import bound_to, cpus_here, this_machine
 from kabench.backends.base import AgentEndpoint, Casualty, Node, NoiseWork, PlacedTarget, Round
 from kabench.backends.kubernetes.agents import Agents
 from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.lease import Lease
 from kabench.backends.kubernetes.losses import Losses
 from kabench.backends.kubernetes.noise import NoiseMaker, require_room
 from kabench.backends.kubernetes.objects import MOST_NOISE_S, RunSetup
@@ -33,7 +34,7 @@ class KubernetesFleet:
         setup: the run.
         workers: those that take part.
         transport: how agents are reached.
-        renew: called before every round, to keep the run from expiring.
+        lease: renewed before every round.
         clock: dates casualties and bindings.
     """
 
@@ -44,15 +45,15 @@ class KubernetesFleet:
         setup: RunSetup,
         workers: Sequence[Worker],
         transport: Literal["proxy", "direct"],
-        renew: Callable[[], Awaitable[None]],
+        lease: Lease,
         clock: Clock,
     ) -> None:
         self.nodes: Sequence[Node] = tuple(worker.node for worker in workers)
         self.losses = Losses()
         self.crew = Agents(cluster, table, setup, workers, self.losses, transport)
-        self._setup, self._workers, self._renew = setup, workers, renew
+        self._setup, self._workers, self._lease = setup, workers, lease
         self._hostname = {worker.node.name: worker.hostname for worker in workers}
-        self._noise = NoiseMaker(cluster, table, setup, self.losses)
+        self._noise = NoiseMaker(cluster, table, setup, self.losses, clock)
         self._targets = Targets(cluster, table, setup, self.losses)
         self._cluster, self._transport = cluster, transport
         self._versions: dict[str, str] = {}
@@ -73,7 +74,7 @@ class KubernetesFleet:
 
     async def start_noise(self, round_: Round) -> None:
         """Noise pods on the noisy nodes, decoys with equal requests on the others; nodes out of reach get neither."""
-        await self._renew()
+        await self._lease.renew()
         if not round_.noise_nodes or not self._setup.scenario.noise.stressors:
             return
         reachable = self.crew.serving().keys()
@@ -88,7 +89,7 @@ class KubernetesFleet:
         )
 
     async def stop_noise(self) -> Sequence[NoiseWork]:
-        """End noise and decoys, see the targets gone too, and say what the noise did."""
+        """End the noise, see the targets gone too, and say what it did; decoys stay for the next round."""
         work = await self._noise.stop()
         await self._targets.gone()
         return work
