@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from cluster import api, build, cgroups, layout, pki
-from cluster.shell import spawn, wait_until
-from cluster.state import Process
+from cluster.shell import SetupError, spawn, wait_until
+from cluster.state import Process, alive
 
 SECOND_SCHEDULER = "second"
 # A node is lost after this long without a sign; a lease is renewed every 5 s (workers.LEASE_S / 4).
@@ -129,16 +129,20 @@ def start_store() -> dict[str, Process]:
     return {"etcd": start_one("etcd", etcd()), "kube-apiserver": start_one("kube-apiserver", api_server())}
 
 
-def await_api(timeout_s: float = 60) -> None:
+def await_api(process: Process, timeout_s: float = 60) -> None:
     """Wait until the API server is ready.
 
     Raises:
-        SetupError: it is not within `timeout_s`.
+        SetupError: it ended, or is not ready within `timeout_s`.
     """
     log = layout.LOGS / "kube-apiserver.log"
-    wait_until(
-        api.ready, f"the API server is not ready after {timeout_s:.0f} s: see {log}", timeout_s=timeout_s
-    )
+
+    def ready() -> bool:
+        if not alive(process):
+            raise SetupError(f"the API server ended: see {log}")
+        return api.ready()
+
+    wait_until(ready, f"the API server is not ready after {timeout_s:.0f} s: see {log}", timeout_s=timeout_s)
 
 
 def start_rest() -> dict[str, Process]:

@@ -77,8 +77,8 @@ def kill_api_server() -> None:
     process = _state().processes["kube-apiserver"]
     if not state.alive(process):
         raise SetupError("the API server is not running, so it cannot be killed")
-    state.kill(process)
-    wait_until(lambda: not state.alive(process), "the API server does not end", timeout_s=10, every_s=0.01)
+    if not state.kill(process, wait_s=10):
+        raise SetupError("the API server does not end")
 
 
 def start_api_server() -> None:
@@ -90,9 +90,10 @@ def start_api_server() -> None:
     known = _state()
     if state.alive(known.processes["kube-apiserver"]):
         raise SetupError("the API server runs already")
-    known.processes["kube-apiserver"] = control_plane.start_one("kube-apiserver", control_plane.api_server())
+    started = control_plane.start_one("kube-apiserver", control_plane.api_server())
+    known.processes["kube-apiserver"] = started
     state.save(layout.STATE, known)
-    control_plane.await_api()
+    control_plane.await_api(started)
 
 
 def restart_api_server() -> None:

@@ -22,6 +22,7 @@ PKI = FOLDER / "pki"
 LOGS = FOLDER / "logs"
 CONFIG = FOLDER / "config"
 STATE = FOLDER / "state.json"
+BEFORE = RUN / "before.json"  # what the machine was like: outside the checkout, which may be deleted
 
 CONTEXT = "kabench-test"
 WORKERS = 6

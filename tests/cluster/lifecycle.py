@@ -54,6 +54,7 @@ def _claim(archives: Sequence[Path]) -> state.State:
         archives=images.names(archives),
     )
     state.save(layout.STATE, known)
+    state.save(layout.BEFORE, known)
     for place in workers.PRIVATE:  # mount points: what is mounted on them is seen by the workers only
         place.mkdir(parents=True, exist_ok=True)
     return known
@@ -75,7 +76,7 @@ def _start(known: state.State, planted: Path) -> None:
     note({f"containerd-{worker.number}": process for worker, process in runtimes.items()})
     for worker, process in runtimes.items():
         workers.await_containerd(worker, process)
-    control_plane.await_api()
+    control_plane.await_api(known.processes["kube-apiserver"])
     kubelets = {
         f"kubelet-{worker.number}": workers.start_kubelet(worker, runtimes[worker]) for worker in runtimes
     }

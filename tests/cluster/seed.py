@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import images, layout
-from cluster.shell import SetupError, run, wait_until
+from cluster.shell import run, wait_until
 
 FOLDER = layout.CACHE / "seed"
+LOG = layout.CACHE / "seed.log"
 IMPORT_S = 120
 
 
@@ -52,10 +53,10 @@ def _fill(folder: Path, archives: Sequence[Path]) -> None:
         f'[grpc]\n  address = "{socket}"\n'
     )
     command = ["unshare", "--mount", "--propagation", "private", "containerd", "--config", str(config)]
-    with (place / "log").open("wb") as log:
+    with LOG.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        wait_until(socket.exists, f"containerd does not start: see {place}/log", timeout_s=20)
+        wait_until(socket.exists, f"containerd does not start: see {LOG}", timeout_s=20)
         for archive in archives:
             run(
                 "ctr",
@@ -68,13 +69,10 @@ def _fill(folder: Path, archives: Sequence[Path]) -> None:
                 archive,
                 timeout_s=IMPORT_S,
             )
-    except SetupError:
-        process.kill()
-        raise
     finally:
         process.terminate()
         process.wait()
-    shutil.rmtree(place)
+        shutil.rmtree(place)
 
 
 def plant(folder: Path, into: Path) -> None:

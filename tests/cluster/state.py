@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from pathlib import Path
 
@@ -47,17 +48,23 @@ def alive(process: Process) -> bool:
     return start_ticks(process.pid) == process.started_ticks
 
 
-def kill(process: Process) -> None:
-    """Kill it, and no other that has got its pid."""
+def kill(process: Process, wait_s: float = 0) -> bool:
+    """Kill it, and no other that has got its pid; tell whether it is gone for good within `wait_s`.
+
+    A process with many threads is a zombie before its last thread has let go of the sockets: only the handle tells.
+    """
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
-        return
+        return True
     try:
-        if alive(process):  # the handle keeps the pid from being another's from here on
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        if not alive(process):  # the handle keeps the pid from being another's from here on
+            return True
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        ready, _, _ = select.select([handle], [], [], wait_s)
+        return bool(ready)
     except ProcessLookupError:
-        pass
+        return True
     finally:
         os.close(handle)
 

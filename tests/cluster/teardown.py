@@ -121,7 +121,7 @@ def down() -> None:
     unmount()
     network.remove()
     cgroups.remove()
-    restore(state.load(layout.STATE) or state.State())
+    restore(state.load(layout.STATE) or state.load(layout.BEFORE) or state.State())
     # the pods' files first: state.json must outlive a deletion that is interrupted
     for worker in layout.workers():
         shutil.rmtree(worker.folder, ignore_errors=True)

@@ -36,17 +36,17 @@ def test_a_zombie_has_no_start_time() -> None:
 def test_a_process_is_alive_until_it_is_killed(child: subprocess.Popen[bytes]) -> None:
     process = _process(child)
     assert state.alive(process)
-    state.kill(process)
-    assert child.wait(10) == -signal.SIGKILL
+    assert state.kill(process, wait_s=10)
     assert not state.alive(process)
-    state.kill(process)  # once more does no harm
+    assert child.wait(10) == -signal.SIGKILL
+    assert state.kill(process)  # once more does no harm
 
 
 def test_another_process_with_the_same_pid_is_left_alone(child: subprocess.Popen[bytes]) -> None:
     process = _process(child)
     earlier = state.Process(process.pid, process.started_ticks - 1)
     assert not state.alive(earlier)
-    state.kill(earlier)
+    assert state.kill(earlier)
     os.kill(child.pid, signal.SIGTERM)
     assert child.wait(10) == -signal.SIGTERM  # a SIGKILL would have come first
 
