@@ -4,8 +4,8 @@
 # BASE: any Debian with Python 3.11 or newer and its venv as `python3` on the PATH. On arm64 it needs a C compiler too:
 # hdrhistogram has no wheel there. The secrets are those of agents/Dockerfile.
 #
-# It is not small: it holds all that requirements.lock pins, the developers' tools included, so that what runs in a cluster
-# is what was tested.
+# It holds what requirements.lock pins, so that what runs in a cluster is what was tested; of the developers' tools only the
+# largest are taken out again.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS builder
@@ -15,7 +15,8 @@ ENV PIP_CONFIG_FILE=/run/secrets/pip \
 RUN python3 -m venv /opt/kabench
 COPY requirements.lock /source/
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
-    /opt/kabench/bin/pip install --quiet --require-hashes --requirement /source/requirements.lock
+    /opt/kabench/bin/pip install --quiet --require-hashes --requirement /source/requirements.lock \
+    && /opt/kabench/bin/pip uninstall --quiet --yes hypothesis kubernetes-validate mypy ruff uv
 COPY . /source
 RUN /opt/kabench/bin/pip install --quiet --no-deps --no-build-isolation --no-index /source
 
