@@ -15,6 +15,8 @@ from memory_cluster import MemoryCluster, a_namespace, a_node, a_pod, a_token
 from kabench.backends.kubernetes.access import Access
 from kabench.cli import main, remains
 from kabench.cli.remains import Choice, clean_up, collect_run
+from kabench.controller.collecting import Held
+from kabench.controller.crew import Crew
 from kabench.errors import SpecError, StoreError
 from kabench.store import RunStore
 from kabench.wire.messages import Arm
@@ -155,6 +157,21 @@ async def test_an_agent_that_is_gone_is_told_and_keeps_its_run(
     assert "node-1: agent node-1 at" in capsys.readouterr().out
     assert await clean(run=RUN) == 4
     assert f"{RUN} stays: it is not known what the agent on node-1 holds" in capsys.readouterr().out
+
+
+async def test_an_agent_that_answers_no_more_keeps_its_run(
+    cluster: MemoryCluster,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silent(_crew: Crew, _run: str) -> Held:
+        return Held({}, {"node-1": "it does not answer"})
+
+    monkeypatch.setattr(remains, "held", silent)
+    async with an_agent(cluster, tmp_path):
+        assert await clean(run=RUN) == 4
+    assert "what the agent on node-1 holds (node-1: it does not answer)" in capsys.readouterr().out
 
 
 async def test_one_run_that_stays_keeps_no_other(

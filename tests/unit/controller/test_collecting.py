@@ -129,7 +129,8 @@ async def test_a_window_that_does_not_end_is_not_waited_for_for_ever(
     monkeypatch.setattr(collecting, "LOOK_S", 0.0)
     await begin(agent)
     async with joined(agent) as crew:
-        await settled(crew, lambda _: None)
+        async with asyncio.timeout(5):
+            await settled(crew, lambda _: None)
         fetched = await fetch(crew, store)
     assert fetched.logs == {"node-1": 0}
     assert "still being written" in fetched.unknown["node-1"]
