@@ -1,12 +1,14 @@
 """What the controller costs for each agent: the real one, with simulated agents (perf_agents.py) in another process.
 
-    python tests/perf/perf_controller.py [--rounds N] [--tls] [AGENTS …]
+    python tests/perf/perf_controller.py [--rounds N] [--tls] [--at-once N] [AGENTS …]
+    python tests/perf/perf_controller.py --plan         what 1,000 nodes cost before any agent is called
 
 Everything above the backend is real: `run_benchmark`, the crew, the links over TCP, the store on this disk, the live view
 drawn twice a second. The agents answer at once and drive nothing; their logs and intervals are those of the seed benchmark
 (400 requests a second from each agent to 8 targets, windows of 5 s). The default is 6, 60 and 250 agents, two rounds each,
 a process for each size: two minutes on an idle core. Figures are CPU seconds of the controller's own process, which move
 less than wall time with what else runs here; each is the median of its step's calls. --tls: as to an API server.
+--at-once: greet so many agents at a time.
 """
 
 import argparse
@@ -26,14 +28,18 @@ import time
 from pathlib import Path
 
 import aiohttp
+import msgspec
 from rich.console import Console
 
+import kabench.controller.crew as crew_module
 import kabench.controller.round as round_module
 import kabench.controller.run as run_module
-from kabench.backends.base import AgentEndpoint
+from kabench.backends.base import AgentEndpoint, PlacedTarget, Round
 from kabench.backends.fake import FakeBackend
+from kabench.backends.simulation import SimulatedScheduler, slots
 from kabench.clock import SystemClock
 from kabench.controller.crew import Crew
+from kabench.core.identity import Kind
 from kabench.core.scenario import load_scenario, override
 from kabench.report.terminal import LiveObserver
 from kabench.scenarios import built_in
@@ -258,19 +264,55 @@ def report(found):
     )
 
 
+def report_plan(count=1000):
+    """What is computed of nodes and targets alone."""
+    scenario = scenario_for(count, 1)
+    nodes = slots(range(count), count, "machine")
+    by_name = {node.name: (node.boot_id, node.cpus) for node in nodes}
+    round_ = Round("001-round-1", 1, scenario.phases[0], (), scenario.seed)
+    print(f"{count} nodes, CPU seconds")
+    for name, call in (
+        ("plan of block 1", lambda: run_module.plan_blocks(scenario, by_name, 1, 1)),
+        ("plan of block 10", lambda: run_module.plan_blocks(scenario, by_name, 10, 1)),
+        ("groups that share CPUs", lambda: crew_module.sharing(nodes)),
+        ("the local backend's check", lambda: SimulatedScheduler(scenario, nodes).check()),
+    ):
+        began = time.process_time()
+        call()
+        print(f"  {name:<26}{time.process_time() - began:8.3f}")
+    for targets in (8, 200):
+        placed = [
+            PlacedTarget(f"http-echo-{n}", "http-echo", Kind.HTTP, f"node-{n}", "10.244.100.100", 8080, "")
+            for n in range(targets)
+        ]
+        began = time.process_time()
+        orders = round_module.prepare_orders(scenario, "run", round_, placed, list(by_name))
+        took_s, pairs = time.process_time() - began, count * targets
+        sent = sum(len(msgspec.json.encode(order)) for order in orders.values())
+        print(
+            f"  orders, {targets:>4} targets{took_s:>16.3f}   {sent / pairs:.0f} bytes for an agent and target"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("agents", nargs="*", type=int, default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--at-once", type=int, default=crew_module.GREETED_AT_ONCE)
+    parser.add_argument("--plan", action="store_true")
     parser.add_argument("--one", action="store_true", help="measure in this process, and print JSON")
     given = parser.parse_args()
+    if given.plan:
+        report_plan()
+        return
+    crew_module.GREETED_AT_ONCE = given.at_once
     if given.one:
         measure_one(given.agents[0], given.rounds, given.tls)
         return
     for agents in given.agents or SIZES:
-        options = [str(agents), "--rounds", str(given.rounds), *(["--tls"] if given.tls else [])]
-        command = [sys.executable, __file__, "--one", *options]
+        options = ["--rounds", str(given.rounds), "--at-once", str(given.at_once), *["--tls"] * given.tls]
+        command = [sys.executable, __file__, "--one", *options, str(agents)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         report(json.loads(done.stdout.splitlines()[-1]))
 
