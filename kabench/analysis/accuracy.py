@@ -41,7 +41,8 @@ def _of_phase(
         roles += here
         by_block.append(here["noisy"] / len(record.placements))
         chances.append(len(block.noise_nodes) / len(block.roles) if block.roles else 0.0)
-    waits_ns = [placement.pending_ns for _, record in rounds for placement in record.placements]
+    placements = [placement for _, record in rounds for placement in record.placements]
+    waits_ns = [placement.pending_ns for placement in placements]
     return PlacementAccuracy(
         phase=phase,
         placed=roles.total(),
@@ -53,4 +54,5 @@ def _of_phase(
         to_schedule_p50_ns=round(statistics.median(waits_ns)) if waits_ns else None,
         to_schedule_max_ns=max(waits_ns, default=None),
         unplaced=max(0, replicas * len(rounds) - roles.total()),
+        decided_by=dict(sorted(Counter(placement.decided_by for placement in placements).items())),
     )

@@ -25,6 +25,7 @@ from kabench.core.result import (
     Comparison,
     Contrast,
     KindComparison,
+    NodeRecord,
     RoundRecord,
 )
 
@@ -35,6 +36,7 @@ def compare(
     blocks: Sequence[BlockRecord],
     rounds: Sequence[RoundRecord],
     cells: Sequence[CellRecord],
+    nodes: Sequence[NodeRecord],
 ) -> Comparison:
     """Compare the scenario's phases over the valid blocks.
 
@@ -44,6 +46,7 @@ def compare(
         blocks: all blocks, valid and void.
         rounds: all rounds.
         cells: all cells.
+        nodes: all nodes.
 
     Raises:
         LogError: a cell's histogram is corrupt.
@@ -52,7 +55,7 @@ def compare(
     valid = [block for block in blocks if block.valid]
     contrasts = _Contrasts(blocks, cells).of(scenario)
     accuracy = placement_accuracy(phases, blocks, rounds, sum(t["replicas"] for t in scenario["targets"]))
-    run = verdicts.RunFacts(scenario, placement_note, blocks, rounds, contrasts, accuracy)
+    run = verdicts.RunFacts(scenario, placement_note, blocks, rounds, contrasts, accuracy, nodes)
     found = verdicts.verdicts(run)
     return Comparison(
         contrasts=contrasts,

@@ -7,16 +7,19 @@ separate its nodes, and the A/A pair does not, so the noise floor is below what 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kabench.analysis.inference import ALPHA, blocks_needed, smallest_effect
+from kabench.analysis.words import bound_of, capital, change, signed_percent, span, was_decided_by
+from kabench.analysis.work import noise_work
 from kabench.core.result import (
     BlockRecord,
     Contrast,
     KindComparison,
+    NodeRecord,
     PlacementAccuracy,
     RoundRecord,
     Verdict,
@@ -26,10 +29,15 @@ from kabench.core.spec import NS_PER_MS
 ERRORS_ALLOWED = 0.001
 """An arm with a larger share of errors cannot be called better: what fails is not in its response times."""
 
+NO_WIN = "so it cannot be called better"
+
 VOIDS_APART = 2
 """Blocks voided on account of one arm more than of the other from which on the voiding counts as unequal. A single void
 block falls on one arm by necessity."""
 
+
+CONTROLS = {"oracle": "oracle arms", "a/a": "A/A arm"}
+"""The roles of the contrasts that a verdict needs, in words."""
 
 BUSY_CODES = frozenset({"lag", "strangers"})
 WHEN_BUSY = (
@@ -49,6 +57,7 @@ class RunFacts:
     rounds: Sequence[RoundRecord]
     contrasts: Sequence[Contrast]
     accuracy: Sequence[PlacementAccuracy]
+    nodes: Sequence[NodeRecord] = ()
 
     def contrast(self, role: str) -> Contrast | None:
         """The contrast with that role, if the run has it."""
@@ -89,9 +98,14 @@ class _Judgement:
         logs = [point.log_ratio for point in self._kind.blocks]
         outcome, reason = self._outcome()
         sentence = (
-            f"{self._kind.kind}: {self._finding()}; {reason}" if logs else f"{self._kind.kind}: {reason}"
+            f"{self._kind.kind}: {self._finding()}; {reason}." if logs else f"{self._kind.kind}: {reason}."
         )
-        return Verdict(self._kind.kind, outcome, sentence + ".", smallest_effect(logs, self._kinds))
+        bound = bound_of(self._run.scenario, self._effect.b)
+        if bound and outcome in ("better", "worse"):
+            outcome = "headroom"
+        if bound and logs:
+            sentence += f" {capital(self._effect.b)} is {bound}, and no scheduler."
+        return Verdict(self._kind.kind, outcome, sentence, smallest_effect(logs, self._kinds))
 
     def _finding(self) -> str:
         kind, effect = self._kind, self._effect
@@ -140,9 +154,12 @@ class _Judgement:
         """Why the arm that looks better cannot be called so; "" where it can."""
         kind, effect = self._kind, self._effect
         name, share = (effect.b, kind.b_error_share) if self._lower() else (effect.a, kind.a_error_share)
-        if share <= ERRORS_ALLOWED:
-            return ""
-        return f"{name} has {share:.2%} errors, so it cannot be called better"
+        if share > ERRORS_ALLOWED:
+            return f"{name} has {share:.2%} errors, {NO_WIN}"
+        pending = {entry.phase: entry.unplaced for entry in self._run.accuracy}
+        if pending.get(name, 0) > min(pending.get(effect.a, 0), pending.get(effect.b, 0)):
+            return f"{name} left {pending[name]} targets pending, {NO_WIN}"
+        return ""
 
     def _equivalent(self) -> bool:
         limits = 1 / (1 + self._run.margin), 1 + self._run.margin
@@ -152,8 +169,11 @@ class _Judgement:
 
 def missing_controls(run: RunFacts, kind: str) -> str:
     """Why the controls allow no verdict on `kind`; "" where they do."""
-    if run.contrast("oracle") is None or run.contrast("a/a") is None:
+    missing = [words for role, words in CONTROLS.items() if run.contrast(role) is None]
+    if len(missing) == len(CONTROLS):
         return "the run has no controls (oracle and A/A arms)"
+    if missing:
+        return f"the run has no {missing[0]}"
     oracle, same = run.control("oracle", kind), run.control("a/a", kind)
     if oracle is None or same is None:
         return "the controls have too few blocks"
@@ -184,14 +204,19 @@ def headline(run: RunFacts, found: Sequence[Verdict]) -> str:
         return plain
     effect = run.contrast("effect")
     assert effect is not None
-    outcomes = {verdict.kind: verdict.outcome for verdict in found}
-    parts = [f"{kind.kind} {_brief(kind, outcomes[kind.kind])}" for kind in effect.kinds]
-    start = f"{effect.b} against {effect.a}, p99 response time: "
+    by_kind = {verdict.kind: verdict for verdict in found}
+    outcomes = {verdict.outcome for verdict in found}
+    bound = bound_of(run.scenario, effect.b)
+    parts = [f"{kind.kind} {_brief(kind, by_kind[kind.kind])}" for kind in effect.kinds]
+    subject = f"{capital(bound)} ({effect.b})" if bound else effect.b
+    start = f"{subject} against {effect.a}, p99 response time: "
     if run.placement_note:
         start = f"{capital(run.placement_note)}: {start}"
-    no_verdict = {"difference", "no difference found"} & set(outcomes.values())
+    no_verdict = {"difference", "no difference found"} & outcomes
     why = missing_controls(run, effect.kinds[0].kind) if no_verdict else ""
     end = f" No verdict: {why}." if why else ""
+    if bound:
+        end += " No second scheduler was compared."
     return f"{start}{'; '.join(parts)}.{end}"
 
 
@@ -221,40 +246,62 @@ def _plain_headline(run: RunFacts) -> str:
     return ""
 
 
-def _brief(kind: KindComparison, outcome: str) -> str:
+def _brief(kind: KindComparison, verdict: Verdict) -> str:
     if kind.ratio is None or kind.low is None or kind.high is None or kind.withheld:
         return f"not compared ({kind.withheld})"
     amount = f"{signed_percent(kind.ratio)} [{signed_percent(kind.low)}, {signed_percent(kind.high)}]"
-    if (
-        outcome in ("no difference found", "inconclusive")
-        and kind.p_holm is not None
-        and kind.p_holm <= ALPHA
-    ):
+    if verdict.sentence.endswith(f"{NO_WIN}."):
+        return f"{amount}, which is not claimed: {verdict.sentence.rpartition('; ')[2].removesuffix('.')}"
+    unclaimed = verdict.outcome in ("no difference found", "inconclusive")
+    if unclaimed and kind.p_holm is not None and kind.p_holm <= ALPHA:
         return f"{amount} in response time, which the service time does not show: not claimed"
     words = {
         "better": f"better, {amount}",
         "worse": f"worse, {amount}",
+        "headroom": amount,
         "equivalent": f"equivalent ({amount})",
         "inconclusive": f"inconclusive ({amount})",
         "difference": amount,
         "no difference found": f"no difference found ({amount})",
         "none": f"no statement ({amount})",
     }
-    return words[outcome]
+    return words[verdict.outcome]
 
 
 def notes(run: RunFacts) -> list[str]:
     """What a reader must know beside the headline."""
-    found = [_setting(run), _voids(run), _strangers(run), *_controls(run), *_withheld(run), *_price(run)]
+    found = [
+        _setting(run),
+        _voids(run),
+        _strangers(run),
+        *_arms(run),
+        *_controls(run),
+        *_withheld(run),
+        *_price(run),
+    ]
     return [note for note in found if note]
 
 
 def _setting(run: RunFacts) -> str:
     if not run.placement_note:
-        return ""
+        return _machines(run)
     text = f"{capital(run.placement_note)}: latencies are real, but this is no evidence about Kubernetes."
     if run.scenario["noise"]["nodes"]:
         text += " Stressors share their targets' CPUs, so an effect is CPU contention before all else."
+    return text
+
+
+def _machines(run: RunFacts) -> str:
+    """Nodes of one boot id are one machine, whatever a cluster calls them."""
+    machines = len({node.boot_id for node in run.nodes if node.boot_id})
+    if machines in (0, len(run.nodes)):
+        return ""
+    they = "are one machine (one boot id): they"
+    if machines > 1:
+        they = f"are {machines} machines (by boot id): those on one"
+    text = f"The {len(run.nodes)} nodes {they} share its kernel, last-level cache and memory bus."
+    if run.scenario["noise"]["nodes"]:
+        text += " Noise shares its targets' CPUs, so an effect is CPU contention before all else."
     return text
 
 
@@ -273,8 +320,30 @@ def _voids(run: RunFacts) -> str:
 
 def _strangers(run: RunFacts) -> str:
     valid = {block.block for block in run.valid}
-    unknown = sum(record.block in valid and record.strangers_cpu_share is None for record in run.rounds)
-    return f"CPU use by other processes could not be read in {unknown} rounds." if unknown else ""
+    known = [record.strangers_cpu_share is not None for record in run.rounds if record.block in valid]
+    if all(known):
+        return ""
+    if not any(known):
+        return "What other processes on the nodes used of the CPUs is not known on this backend: no block was void for it."
+    return f"CPU use by other processes could not be read in {len(known) - sum(known)} rounds."
+
+
+def _arms(run: RunFacts) -> list[str]:
+    """Who bound the targets: where it was another scheduler than the phase's, the arm is not what its name says."""
+    if run.placement_note:
+        return []
+    asked = {str(phase["name"]): phase.get("scheduler") for phase in run.scenario["phases"]}
+    found = []
+    for entry in run.accuracy:
+        name = asked.get(entry.phase)
+        others = {by: n for by, n in entry.decided_by.items() if name and not was_decided_by(by, name)}
+        if others:
+            who = ", ".join(f"{count} by {by}" for by, count in others.items())
+            found.append(
+                f"{entry.phase} asks for the scheduler {name}, but of its targets were bound: {who}."
+            )
+    bound = [f"{entry.phase}: {', '.join(entry.decided_by)}" for entry in run.accuracy if entry.decided_by]
+    return [*found, f"Targets were bound by: {'; '.join(bound)}."] if bound else found
 
 
 def _controls(run: RunFacts) -> list[str]:
@@ -327,44 +396,3 @@ def _work_price(run: RunFacts) -> list[str]:
         if work.get((effect.a, stressor)) and work.get((effect.b, stressor))
     ]
     return [f"Noise's own work, {effect.b} over {effect.a}: {', '.join(ratios)}."] if ratios else []
-
-
-def noise_work(valid: Sequence[BlockRecord], rounds: Sequence[RoundRecord]) -> dict[tuple[str, str], float]:
-    """Operations per second of each stressor, by (phase, stressor), over the valid blocks; what is unknown is left out."""
-    numbers = {block.block for block in valid}
-    ops: defaultdict[tuple[str, str], float] = defaultdict(float)
-    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for record in rounds:
-        for noise in record.noise if record.block in numbers else []:
-            if noise.ops is not None and noise.seconds > 0:
-                ops[record.phase, noise.stressor] += noise.ops
-                seconds[record.phase, noise.stressor] += noise.seconds
-    return {key: ops[key] / seconds[key] for key in sorted(ops)}
-
-
-def capital(text: str) -> str:
-    """The same with a capital at its start."""
-    return text[:1].upper() + text[1:]
-
-
-def change(ratio: float) -> str:
-    """`0.38` → "62% below", `1.2` → "20% above", `7.6` → "7.6 times"."""
-    if ratio >= 3:
-        return f"{ratio:.1f} times"
-    if abs(ratio - 1) < 0.005:
-        return "equal to"
-    return f"{abs(ratio - 1):.0%} {'below' if ratio < 1 else 'above'}"
-
-
-def signed_percent(ratio: float) -> str:
-    """`0.38` → "−62%", `1.2` → "+20%"; from a tripling on "×3.4"."""
-    if ratio >= 3:
-        return f"×{ratio:.1f}"
-    if abs(ratio - 1) < 0.005:
-        return "±0%"
-    return f"{'−' if ratio < 1 else '+'}{abs(ratio - 1):.0%}"
-
-
-def span(low: float, high: float) -> str:
-    """An interval of ratios."""
-    return f"{low:.2f} to {high:.2f}"

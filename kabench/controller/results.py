@@ -37,7 +37,8 @@ def build_result(store: RunStore) -> RunResult:
     fleets = [event for event in journal if isinstance(event, FleetReady)]
     blocks, rounds = block_records(journal), round_records(journal)
     cells = store.read_cells()
-    comparison = compare(opening.scenario, opening.placement_note, blocks, rounds, cells)
+    nodes = fleets[-1].nodes if fleets else []
+    comparison = compare(opening.scenario, opening.placement_note, blocks, rounds, cells, nodes)
     return RunResult(
         run=opening.run,
         schema=SCHEMA,
@@ -51,7 +52,7 @@ def build_result(store: RunStore) -> RunResult:
         scenario_sha256=opening.scenario_sha256,
         seed=opening.seed,
         environment=fleets[-1].environment if fleets else {},
-        nodes=fleets[-1].nodes if fleets else [],
+        nodes=nodes,
         blocks=blocks,
         rounds=rounds,
         cells=cells,

@@ -187,8 +187,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """What may be said of one kind.
 
     Attributes:
-        outcome: better, worse, equivalent or inconclusive; "difference" or "no difference found" without controls;
-            "none" where the run allows no statement.
+        outcome: better, worse, equivalent or inconclusive; "headroom" for better or worse where B is an oracle arm;
+            "difference" or "no difference found" without controls; "none" where the run allows no statement.
         sentence: the same for a reader, with its reason.
         smallest_effect: the ratio this run could have found (as a factor > 1), None where unknown.
     """
@@ -205,6 +205,7 @@ class PlacementAccuracy(msgspec.Struct, frozen=True):
     Attributes:
         to_schedule_p50_ns, to_schedule_max_ns: from a target's creation until it was bound to a node.
         unplaced: targets that the scenario asks for and that found no node.
+        decided_by: who bound so many of them.
     """
 
     phase: str
@@ -217,6 +218,7 @@ class PlacementAccuracy(msgspec.Struct, frozen=True):
     to_schedule_p50_ns: int | None = None
     to_schedule_max_ns: int | None = None
     unplaced: int = 0
+    decided_by: dict[str, int] = {}
 
 
 class AgentsP99(msgspec.Struct, frozen=True):

@@ -123,11 +123,13 @@ def _contrasts(contrasts: Sequence[Contrast]) -> Table:
 def _placements(accuracy: Sequence[PlacementAccuracy]) -> Table:
     table = _table()
     table.add_column("phase")
-    for title in ("placed", "noisy", "shared", "quiet", "noisy by chance"):
+    for title in ("placed", "pending", "noisy", "shared", "quiet", "noisy by chance"):
         table.add_column(title, justify="right")
     for phase in accuracy:
         shares = [per_cent(n / phase.placed if phase.placed else None) for n in _counts(phase)]
-        table.add_row(phase.phase, str(phase.placed), *shares, per_cent(phase.chance_noisy))
+        table.add_row(
+            phase.phase, str(phase.placed), str(phase.unplaced), *shares, per_cent(phase.chance_noisy)
+        )
     return table
 
 

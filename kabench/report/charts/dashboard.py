@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kabench.analysis.verdicts import noise_work
+from kabench.analysis.work import noise_work
 from kabench.report.charts import distribution, p99, placement, style
 from kabench.report.charts.facts import CLAIM_SOURCE, Facts
 

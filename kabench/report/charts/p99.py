@@ -6,19 +6,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kabench.analysis.inference import geometric_mean
-from kabench.analysis.verdicts import signed_percent
+from kabench.analysis.words import signed_percent
 from kabench.report.charts import style
 from kabench.report.charts.facts import CLAIM_P99_MS, CLAIM_SOURCE, Facts, KindFacts
 
 STAMPS = {
     "better": "better",
     "worse": "worse",
+    "headroom": "what placement could change here at most",
     "equivalent": "equivalent",
     "inconclusive": "inconclusive",
     "difference": "difference, no verdict",
     "no difference found": "no difference found",
     "none": "no statement",
 }
+
+FLAT_LABELS = 26
+"""Characters of all phases' names that fit side by side beneath a small panel."""
 
 
 def draw(facts: Facts) -> Figure:
@@ -53,7 +57,7 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> 
     ax.set_xlim(-0.72 if roomy else -0.85, len(facts.phases) - (0.28 if roomy else 0.1))
     labels = [_label(phase, kind, roomy=roomy) for phase in facts.phases]
     ax.set_xticks(range(len(labels)), labels, fontsize=14 if roomy else 12)
-    if len(facts.phases) > 3:
+    if not roomy and sum(map(len, facts.phases)) > FLAT_LABELS:
         ax.set_xticks(range(len(labels)), labels, rotation=28, ha="right", rotation_mode="anchor")
     ax.tick_params(axis="x", length=0)
     _heading(ax, facts, kind)

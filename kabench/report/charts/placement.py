@@ -38,9 +38,11 @@ def panel(ax: Axes, facts: Facts, *, compact: bool = False) -> None:
     names = []
     for entry in accuracy:
         share = f"{entry.on_noisy / entry.placed:.0%}"
+        pending = f"\n{entry.unplaced} left pending" if entry.unplaced else ""
         names.append(
             f"{style.wrap(entry.phase, 20)}\n"
             + (f"{share} noisy" if compact else f"{share} of {entry.placed} on noisy")
+            + pending
         )
     ax.set_yticks(range(len(names)), names, fontsize=12 if compact else 14)
     ax.set_ylim(len(names) - 0.45, -0.85)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from kabench.analysis.comparison import compare, contrast_pairs
 from kabench.core.histogram import Histogram
 from kabench.core.identity import Metric
-from kabench.core.result import Comparison, RunResult, VoidReason
+from kabench.core.result import Comparison, RoundRecord, RunResult, VoidReason
 
 STEADY = {"default": 0.9, "default-again": 0.9, "contention-aware": 0.0}
 LATE = [VoidReason("lag", "default", "late")]
@@ -153,7 +153,9 @@ def test_points_are_p99s_of_what_quiet_agents_saw_in_valid_blocks(synthetic: Mod
 
 def test_the_order_of_cells_changes_nothing(synthetic: ModuleType) -> None:
     result = synthetic.build(synthetic.Recipe(blocks=7, samples=60))
-    again = compare(result.scenario, result.placement_note, result.blocks, result.rounds, result.cells[::-1])
+    again = compare(
+        result.scenario, result.placement_note, result.blocks, result.rounds, result.cells[::-1], result.nodes
+    )
     assert again == result.comparison
 
 
@@ -182,6 +184,110 @@ def test_placement_accuracy_counts_valid_blocks_only(synthetic: ModuleType) -> N
 
 def test_unknown_strangers_are_noted(synthetic: ModuleType) -> None:
     result = synthetic.build(synthetic.Recipe(blocks=2, samples=5))
-    rounds = [replace(record, strangers_cpu_share=None) for record in result.rounds]
-    found = compare(result.scenario, "", result.blocks, rounds, result.cells)
-    assert "CPU use by other processes could not be read in 4 rounds." in found.notes
+
+    def notes(unknown: int) -> list[str]:
+        rounds = [replace(one, strangers_cpu_share=None) for one in result.rounds[:unknown]]
+        rounds += result.rounds[unknown:]
+        return compare(result.scenario, "", result.blocks, rounds, result.cells, []).notes
+
+    assert "CPU use by other processes could not be read in 3 rounds." in notes(3)
+    assert any("not known on this backend" in note for note in notes(4))
+    assert not any("CPU use" in note or "not known" in note for note in notes(0))
+
+
+def on_kubernetes(synthetic: ModuleType, **recipe: object) -> Comparison:
+    given = {"backend": "kubernetes", "phases": synthetic.KUBERNETES, "samples": 150, "blocks": 10}
+    found: Comparison = synthetic.build(synthetic.Recipe(**(given | recipe))).comparison
+    return found
+
+
+def test_an_oracle_as_the_second_phase_is_headroom_and_no_scheduler(synthetic: ModuleType) -> None:
+    found = on_kubernetes(synthetic)
+    assert found.headline.startswith(
+        "The best that placement could reach here (oracle-quiet) against default, p99 response time: redis −"
+    )
+    assert found.headline.endswith("No second scheduler was compared.")
+    assert "better" not in found.headline
+    assert outcomes(found) == {"headroom"}
+    for verdict in found.verdicts:
+        assert verdict.sentence.endswith(
+            "Oracle-quiet is the best that placement could reach here, and no scheduler."
+        )
+    default, quiet, noisy, again = synthetic.KUBERNETES
+    worst = on_kubernetes(synthetic, phases=(default, noisy, quiet, again))
+    assert worst.headline.startswith("The worst that placement could do here (oracle-noisy) against default")
+    assert outcomes(worst) == {"headroom"}
+
+
+def test_where_placement_gains_nothing_the_best_is_equivalent(synthetic: ModuleType) -> None:
+    found = on_kubernetes(synthetic, on_noisy={"default": 0.0, "default-again": 0.0})
+    assert outcomes(found) == {"equivalent"}
+
+
+def test_the_control_that_is_missing_is_named(synthetic: ModuleType) -> None:
+    found = on_kubernetes(synthetic, phases=synthetic.KUBERNETES[:3])
+    assert "No verdict: the run has no A/A arm. No second" in found.headline
+    default, _, _, again = synthetic.KUBERNETES
+    found = on_kubernetes(synthetic, phases=(default, synthetic.MINE, again))
+    assert "No verdict: the run has no oracle arms." in found.headline
+    found = on_kubernetes(synthetic, phases=(default, synthetic.MINE))
+    assert "No verdict: the run has no controls (oracle and A/A arms)." in found.headline
+
+
+def two_schedulers(synthetic: ModuleType, **recipe: object) -> Comparison:
+    default, *controls = synthetic.KUBERNETES
+    phases = (default, synthetic.MINE, *controls)
+    steady = {"default": 0.4, "default-again": 0.4, "mine": 0.0}
+    return on_kubernetes(synthetic, phases=phases, on_noisy=steady, **({"samples": 300} | recipe))
+
+
+def test_a_scheduler_that_leaves_targets_pending_cannot_be_called_better(synthetic: ModuleType) -> None:
+    assert outcomes(two_schedulers(synthetic)) == {"better"}
+    found = two_schedulers(synthetic, unplaced={"mine": 1})
+    assert outcomes(found) == {"inconclusive"}
+    assert "mine left 10 targets pending, so it cannot be called better" in found.headline
+    assert any("Targets left pending: mine 10." in note for note in found.notes)
+    assert outcomes(two_schedulers(synthetic, unplaced={"default": 1})) == {"better"}
+
+
+def test_a_run_on_kubernetes_says_who_bound_its_targets(synthetic: ModuleType) -> None:
+    result = synthetic.build(
+        synthetic.Recipe(
+            backend="kubernetes", phases=(*synthetic.KUBERNETES[:1], synthetic.MINE), samples=5, blocks=2
+        )
+    )
+    assert "Targets were bound by: default: default-scheduler; mine: my-scheduler." in result.comparison.notes
+    assert not any("asks for the scheduler" in note for note in result.comparison.notes)
+    silent, other = "schedulerName my-scheduler (no event)", "default-scheduler"
+    by = iter([silent, other, other])
+
+    def bound(record: RoundRecord) -> RoundRecord:
+        if record.phase != "mine":
+            return record
+        placements = [replace(one, decided_by=next(by, "my-scheduler")) for one in record.placements]
+        return replace(record, placements=placements)
+
+    rounds = [bound(record) for record in result.rounds]
+    found = compare(result.scenario, "", result.blocks, rounds, result.cells, [])
+    [told] = [note for note in found.notes if "asks for" in note]
+    assert told == (
+        "mine asks for the scheduler my-scheduler, but of its targets were bound: 2 by default-scheduler."
+    )
+    assert found.accuracy[1].decided_by == {other: 2, "my-scheduler": 13, silent: 1}
+
+
+def test_nodes_that_are_one_machine_are_named_so(synthetic: ModuleType) -> None:
+    result = synthetic.build(synthetic.Recipe(backend="kubernetes", blocks=2, samples=5))
+
+    def told(*boot_ids: str) -> str:
+        nodes = [replace(n, boot_id=b) for n, b in zip(result.nodes, boot_ids, strict=False)]
+        notes = compare(result.scenario, "", result.blocks, result.rounds, result.cells, nodes).notes
+        return next((note for note in notes if "machine" in note), "")
+
+    assert told(*"aaaaaa").startswith("The 6 nodes are one machine (one boot id): they share its kernel")
+    assert told(*"aaabbb").startswith(
+        "The 6 nodes are 2 machines (by boot id): those on one share its kernel"
+    )
+    assert "CPU contention" in told(*"aaabbb")
+    assert told(*"abcdef") == ""
+    assert told("", "") == ""

@@ -88,7 +88,7 @@ def test_the_notes_tell_the_price_of_each_phase(synthetic: ModuleType) -> None:
         )
         for record in run.rounds
     ]
-    notes = compare(run.scenario, run.placement_note, run.blocks, rounds, run.cells).notes
+    notes = compare(run.scenario, run.placement_note, run.blocks, rounds, run.cells, run.nodes).notes
     [note] = [note for note in notes if note.startswith("Median time to schedule")]
     assert "default 3 ms (at most 3)" in note
     assert "contention-aware 40 ms (at most 40)" in note

@@ -25,6 +25,7 @@ from kabench.core.result import (
 from kabench.core.spec import Noise, Phase, Scenario, Slo, Target
 
 NODES = tuple(f"node-{number}" for number in range(1, 7))
+WORKERS = tuple(f"kabench-worker{number}" for number in ("", 2, 3, 4, 5, 6))
 DEFAULT = Phase(name="default", policy="default")
 AWARE = Phase(name="contention-aware", policy="contention-aware")
 CONTROLS = (
@@ -32,6 +33,13 @@ CONTROLS = (
     Phase(name="oracle-noisy", pin="noisy"),
     Phase(name="default-again", policy="default"),
 )
+KUBERNETES = (
+    Phase(name="default", scheduler="default-scheduler"),
+    Phase(name="oracle-quiet", pin="quiet"),
+    Phase(name="oracle-noisy", pin="noisy"),
+    Phase(name="default-again", scheduler="default-scheduler"),
+)
+MINE = Phase(name="mine", scheduler="my-scheduler")
 REDIS = Target(name="redis-latency-test", kind=Kind.REDIS, slo=Slo(p99_ms=1))
 HTTP = Target(name="http-echo", kind=Kind.HTTP, slo=Slo(p99_ms=5))
 
@@ -54,8 +62,17 @@ class Recipe:
     error_share: Mapping[str, float] = field(default_factory=dict)
     service_flat: bool = False
     roles: Sequence[str] = ("noisy", "noisy", "shared", "quiet", "quiet", "quiet")
-    placement_note: str = "simulated placement"
+    backend: str = "local"
+    unplaced: Mapping[str, int] = field(default_factory=dict)
     seed: int = 7
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return WORKERS if self.backend == "kubernetes" else NODES
+
+    @property
+    def placement_note(self) -> str:
+        return "" if self.backend == "kubernetes" else "simulated placement"
 
     def chance(self, phase: Phase) -> float:
         pinned = {"pin:quiet": 0.0, "pin:noisy": 1.0, "policy:contention-aware": 0.05}
@@ -82,6 +99,7 @@ def build(recipe: Recipe | None = None) -> RunResult:
             rounds.append(_round(recipe, block, phase, placements, rng))
             cells += _cells(recipe, block, phase, placements, level, rng)
     plain = scenario.model_dump(mode="json")
+    nodes = [NodeRecord(n, [i // 3], "boot", 1000, 1 << 30) for i, n in enumerate(recipe.nodes)]
     return RunResult(
         run="synthetic-0001",
         schema=SCHEMA,
@@ -89,23 +107,23 @@ def build(recipe: Recipe | None = None) -> RunResult:
         status="finished",
         started_realtime_ns=1_700_000_000_000_000_000,
         finished_realtime_ns=1_700_000_200_000_000_000,
-        backend="local",
+        backend=recipe.backend,
         placement_note=recipe.placement_note,
         scenario=plain,
         scenario_sha256=scenario.fingerprint,
         seed=scenario.seed,
         environment={"kernel": "synthetic"},
-        nodes=[NodeRecord(n, [i // 3], "boot", 1000, 1 << 30) for i, n in enumerate(NODES)],
+        nodes=nodes,
         blocks=blocks,
         rounds=rounds,
         cells=cells,
         summary={},
-        comparison=compare(plain, recipe.placement_note, blocks, rounds, cells),
+        comparison=compare(plain, recipe.placement_note, blocks, rounds, cells, nodes),
     )
 
 
 def _block(recipe: Recipe, number: int, rng: np.random.Generator) -> BlockRecord:
-    roles = dict(zip(NODES, recipe.roles, strict=True))
+    roles = dict(zip(recipe.nodes, recipe.roles, strict=True))
     reasons = list(recipe.void.get(number, ()))
     order = [phase.name for phase in recipe.phases]
     rng.shuffle(order)
@@ -116,7 +134,9 @@ def _block(recipe: Recipe, number: int, rng: np.random.Generator) -> BlockRecord
 def _placements(
     recipe: Recipe, block: BlockRecord, phase: Phase, rng: np.random.Generator
 ) -> list[Placement]:
-    by_role = {role: [n for n in NODES if block.roles[n] == role] for role in ("noisy", "shared", "quiet")}
+    by_role = {
+        role: [n for n in recipe.nodes if block.roles[n] == role] for role in ("noisy", "shared", "quiet")
+    }
     calm = by_role["quiet"] + by_role["shared"] * (phase.way != "pin:quiet")
     found = []
     for target in recipe.targets:
@@ -124,8 +144,19 @@ def _placements(
             loud = bool(by_role["noisy"]) and rng.random() < recipe.chance(phase)
             node = str(rng.choice(by_role["noisy"] if loud or not calm else calm))
             name = f"{target.name}-{replica}"
-            found.append(Placement(name, target.name, str(target.kind), node, block.roles[node], phase.way))
-    return found
+            pending_ns = int(rng.lognormal(16.5, 0.4)) if recipe.backend == "kubernetes" else 0
+            found.append(
+                Placement(
+                    name,
+                    target.name,
+                    str(target.kind),
+                    node,
+                    block.roles[node],
+                    phase.scheduler or phase.way,
+                    pending_ns,
+                )
+            )
+    return found[: len(found) - recipe.unplaced.get(phase.name, 0)]
 
 
 def _round(
@@ -137,7 +168,7 @@ def _round(
 ) -> RoundRecord:
     agents = []
     planned = recipe.samples * len(placements)
-    for node in NODES:
+    for node in recipe.nodes:
         role = block.roles[node]
         lag = rng.uniform(0.1, 0.3) if role == "quiet" else rng.uniform(2, 4)
         agents.append(
@@ -152,7 +183,13 @@ def _round(
             )
         )
     noise = [
-        NoiseRecord(node, stressor, "built-in", 6.0, float(rng.normal(6e4, 2e3)))
+        NoiseRecord(
+            node,
+            stressor,
+            "built-in" if recipe.backend == "local" else "stress-ng 0.15.06",
+            6.0,
+            float(rng.normal(6e4, 2e3)),
+        )
         for node in block.noise_nodes
         for stressor in ("stress-cache", "stress-membw")
     ]
@@ -163,7 +200,7 @@ def _round(
         placements=placements,
         agents=agents,
         noise=noise,
-        strangers_cpu_share={"1": 0.03},
+        strangers_cpu_share={"1": 0.03} if recipe.backend == "local" else None,
     )
 
 
@@ -176,7 +213,7 @@ def _cells(
     rng: np.random.Generator,
 ) -> list[CellRecord]:
     found = []
-    for agent in NODES:
+    for agent in recipe.nodes:
         for placed in placements:
             service = _service_ns(recipe, placed, level, rng)
             lag = rng.exponential(3e4, recipe.samples) * (1 if block.roles[agent] == "quiet" else 20)

@@ -49,7 +49,9 @@ def recipes(synthetic: ModuleType) -> dict[str, RunResult]:
         "all void": build(recipe(void={n: [LATE] for n in range(1, 3)}, blocks=2, samples=40)),
         "no noise": build(recipe(noise_nodes=0, roles=("quiet",) * 6, blocks=2, samples=80)),
         "no quiet node": build(recipe(roles=("noisy", "noisy", *["shared"] * 4), blocks=2, samples=20)),
-        "too few samples": build(recipe(samples=5, blocks=2, placement_note="")),
+        "too few samples": build(
+            recipe(samples=5, blocks=2, backend="kubernetes", phases=synthetic.KUBERNETES)
+        ),
     }
 
 
@@ -132,3 +134,37 @@ def test_curves_end_where_fewer_than_100_samples_lie_beyond(synthetic: ModuleTyp
 def test_a_folder_that_is_not_there_is_a_clear_error(synthetic: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"p99_comparison\.png: cannot write the chart"):
         draw_all(synthetic.build(synthetic.Recipe(blocks=0)), tmp_path / "nowhere")
+
+
+def test_a_run_on_kubernetes_shows_headroom_and_no_simulation(synthetic: ModuleType) -> None:
+    recipe = synthetic.Recipe(backend="kubernetes", phases=synthetic.KUBERNETES, samples=150, blocks=10)
+    result = synthetic.build(recipe)
+    found = {chart: words(chart, result) for chart in CHARTS}
+    for text in found.values():
+        assert "simulated" not in text
+        assert "kubernetes backend" in text
+    assert "what placement could change here at most" in found["p99_comparison.png"]
+    assert "No second scheduler was compared" in found["dashboard.png"]
+    assert "Targets were bound by: default: default-scheduler" in found["dashboard.png"]
+    assert "pending" not in found["placement_accuracy.png"]
+
+
+def test_targets_left_pending_are_shown(synthetic: ModuleType) -> None:
+    phases = (synthetic.KUBERNETES[0], synthetic.MINE)
+    recipe = synthetic.Recipe(backend="kubernetes", phases=phases, samples=5, blocks=2, unplaced={"mine": 3})
+    text = words("placement_accuracy.png", synthetic.build(recipe))
+    assert text.count("left pending") == 1
+    assert "of 10 on noisy 6 left pending" in text
+
+
+def test_long_names_are_slanted_where_they_would_touch(synthetic: ModuleType) -> None:
+    def slant(phases: tuple[object, ...]) -> set[float]:
+        recipe = synthetic.Recipe(backend="kubernetes", phases=phases, samples=60, blocks=2)
+        with matplotlib.rc_context(style.RC):
+            drawn = CHARTS["dashboard.png"](Facts.of(synthetic.build(recipe)))
+            drawn.draw_without_rendering()
+        named = {phase.name for phase in phases}  # type: ignore[attr-defined]
+        return {text.get_rotation() for text in _texts(drawn) if text.get_text() in named}
+
+    assert slant(synthetic.KUBERNETES[:3]) == {28.0}
+    assert slant((synthetic.KUBERNETES[0], synthetic.MINE)) == {0.0}

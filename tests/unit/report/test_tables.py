@@ -77,7 +77,7 @@ def test_everything_a_reader_wants_first_is_there() -> None:
     assert ["default", "redis", "12", "9", "2", "1", "1", "1,234"] in rows
     assert ["default", "redis", "response", "0.100", "0.200", "1.50", "–", "9.00"] in rows
     assert ["default", "contention-aware", "redis", "0", "0.40", "0.30–0.50", "0.016"] in rows
-    assert ["default", "8", "50%", "25%", "25%", "33%"] in rows
+    assert ["default", "8", "0", "50%", "25%", "25%", "33%"] in rows
     assert ["2", "a", "lag", "node-4:", "[0.6]", "ms"] in rows
     for line in (
         "A headline.",
