@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from typing import Any
 
-from kabench.backends.kubernetes.api import Object
+from kabench.backends.kubernetes.api import Change, Object, Refused, relisted
 from kabench.backends.kubernetes.naming import (
     AGENT,
     AGENTS,
@@ -31,6 +33,9 @@ class MemoryCluster:
         denied: rights that we do not have, as "verb resource name".
         asked: rights that were asked for.
         urls: where the proxy leads to, by pod.
+        refused: objects that are not let in, by name, and why.
+        schedulers: those that bind pods.
+        runs_agents: whether a DaemonSet's pods get ready.
     """
 
     context = "kabench-test"
@@ -43,6 +48,10 @@ class MemoryCluster:
         self.denied: set[str] = set()
         self.asked: list[str] = []
         self.urls: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.schedulers = {"default-scheduler"}
+        self.runs_agents = True
+        self._news = asyncio.Event()
         for one in objects:
             self.objects[_key(one)] = one
 
@@ -72,6 +81,41 @@ class MemoryCluster:
         for one in await self.list(kind, namespace, labels=labels):
             await self.delete(kind, one["metadata"]["name"], namespace, grace_s=grace_s)
 
+    async def apply(self, wanted: Object, *, dry_run: bool = False) -> Object:
+        name = wanted["metadata"]["name"]
+        if name in self.refused:
+            raise Refused(403, self.refused[name], f"refused: {self.refused[name]}")
+        if dry_run:
+            return wanted
+        self.calls.append(f"apply {wanted['kind']} {name}")
+        self._keep(wanted)
+        if wanted["kind"] == "DaemonSet" and self.runs_agents:
+            for node in await self.list("Node"):
+                self._keep(_agent_on(wanted, node["metadata"]["name"]))
+        return wanted
+
+    async def watch(
+        self,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        known: dict[str, Object] | None = None,
+    ) -> AsyncIterator[Change]:
+        known = {} if known is None else known
+        while True:
+            news = self._news
+            for change in relisted(known, await self.list(kind, namespace, labels=labels)):
+                yield change
+            await news.wait()
+
+    async def version(self) -> str:
+        return "v1.36.3"
+
+    async def groups(self) -> set[str]:
+        return {"apps"}
+
     async def may(self, verb: str, group: str, resource: str, namespace: str = "", *, name: str = "") -> bool:
         asked = f"{verb} {resource} {name}".strip()
         self.asked.append(asked)
@@ -80,6 +124,15 @@ class MemoryCluster:
     def proxied(self, namespace: str, pod: str, port: int) -> tuple[str, dict[str, str], None]:
         url = self.urls.get(pod, f"https://api/{namespace}/{pod}:{port}")
         return url, {"Authorization": "Bearer x"}, None
+
+    def _keep(self, one: Object) -> None:
+        one["metadata"].setdefault("uid", f"uid-{one['metadata']['name']}")
+        one["metadata"]["resourceVersion"] = str(len(self.calls))
+        if one["kind"] == "Pod" and one["spec"].get("schedulerName") in self.schedulers:
+            one["spec"]["nodeName"] = "w1"
+        self.objects[_key(one)] = one
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     def _end_namespace(self, name: str) -> None:
         if name in self.held_up:
@@ -141,6 +194,28 @@ def a_node(name: str, *images: str, ready: bool = True, cordoned: bool = False, 
             "images": [
                 {"names": [image, f"{image.partition(':')[0]}@sha256:{'0' * 64}"]} for image in images
             ],
+        },
+    }
+
+
+def _agent_on(daemon_set: Object, node: str) -> Object:
+    template, metadata = daemon_set["spec"]["template"], daemon_set["metadata"]
+    running = [
+        {"name": one["name"], "image": "i", "state": {"running": {}}}
+        for one in template["spec"]["containers"]
+    ]
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": f"agent-{node}",
+            "namespace": metadata["namespace"],
+            "labels": template["metadata"]["labels"],
+        },
+        "spec": {**template["spec"], "nodeName": node},
+        "status": {
+            "podIP": "10.0.0.7",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": running,
         },
     }
 
