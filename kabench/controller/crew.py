@@ -128,13 +128,14 @@ class Crew:
         _, failures = await _on_all({node: self.members[node] for node in nodes}, arm_one)
         return failures
 
-    async def abort(self) -> None:
-        """Give up what is prepared, wherever that is still possible."""
+    async def abort(self, nodes: Iterable[str] | None = None) -> None:
+        """Give up what is prepared, on `nodes` or on all, wherever that is still possible."""
 
         async def abort_one(_: str, member: Member) -> None:
             await member.link.abort()
 
-        await _on_all(self.members, abort_one)
+        wanted = self.members.keys() if nodes is None else nodes
+        await _on_all({node: self.members[node] for node in wanted}, abort_one)
 
     async def collect(self, store: RunStore, window: str | None = None) -> Failures:
         """Fetch every log of this run that agents hold (of `window`, or of all), store it, then acknowledge it.

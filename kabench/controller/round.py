@@ -168,6 +168,8 @@ class RoundRunner:
         self._observer.stage("measure")
         with self._fleet.measuring(round_):
             usage = await self._watch(round_, armed, start_ns, window_ns)
+        if failures:
+            await self._crew.abort(failures)  # armed too late, they would sit prepared and refuse the next round
         notes.strangers = strangers_share(*usage, self._quiet_cpus(plan))
 
     async def _watch(

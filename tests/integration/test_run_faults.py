@@ -25,6 +25,7 @@ from kabench.controller.run import run_benchmark
 from kabench.core.result import BlockRecord, RunResult
 from kabench.core.scenario import load_scenario
 from kabench.store import RunStore
+from kabench.wire.messages import Arm, Armed
 
 ONE_PHASE = kit.TINY.replace("  - {name: contention-aware, policy: contention-aware}\n", "")
 LOCAL = ("--backend", "local", "--out", "results")
@@ -101,6 +102,29 @@ async def test_an_agent_that_answers_no_more_is_replaced_and_the_run_goes_on(
     assert "unsealed-log" in reasons(first), first.void  # its spool is read, whoever stands still
     assert second.valid, second.void
     assert "node-2: agent restarted" in observer.notes
+
+
+async def test_an_agent_that_is_armed_too_late_takes_part_in_the_next_round(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm, late = link_module.AgentLink.arm, list[str]()
+
+    async def too_late_once(self: link_module.AgentLink, order: Arm) -> Armed:
+        if self.node == "node-2" and not late:
+            late.append(order.window)
+            order = Arm(order.window, 0)
+        return await arm(self, order)
+
+    monkeypatch.setattr(link_module.AgentLink, "arm", too_late_once)
+    result = await run(store, NullObserver(), blocks="{planned: 1, reserve: 1}")
+    assert [record.error for record in result.rounds] == ["", ""]
+    unsealed = [
+        (record.window, agent.agent)
+        for record in result.rounds
+        for agent in record.agents
+        if agent.status != "sealed"
+    ]
+    assert unsealed == [(late[0], "node-2")]
 
 
 async def test_statistics_that_arrive_late_are_counted(store: RunStore) -> None:
