@@ -183,10 +183,13 @@ async def _redis(target: Target) -> AsyncIterator[Any]:
 
 
 def _refused(target: Target, error: Exception) -> AgentError:
+    said = str(error).split(". ")[0].removesuffix(".")  # protected mode explains itself at length
     hint = ""
-    if str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+    if said.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
         hint = "; it must be open to the agents, without a password"
-    return AgentError(f"target {_place(target)} refuses: {error}{hint}")
+    elif said.startswith("DENIED"):
+        hint = "; it must be open to the agents: start it with --protected-mode no"
+    return AgentError(f"target {_place(target)} refuses: {said}{hint}")
 
 
 def _place(target: Target) -> str:

@@ -215,6 +215,19 @@ async def test_a_target_lost_while_it_is_filled() -> None:
     assert reason.endswith("was lost while its key space was filled: it did not answer in time")
 
 
+async def test_protected_mode_is_a_refusal_in_a_line() -> None:
+    said = (
+        b"-DENIED Running in protected mode because no password is set. You may 1) do this. 2) or that.\r\n"
+    )
+    async with await loading([said] * 9) as server:
+        target = redis_target(server.sockets[0].getsockname()[1])
+        reason = await refused(target)
+    assert reason.endswith(
+        " refuses: DENIED Running in protected mode because no password is set; "
+        "it must be open to the agents: start it with --protected-mode no"
+    )
+
+
 async def test_one_refusal_ends_the_wait_for_the_others(redis: int) -> None:
     ask(redis, b"CONFIG", b"SET", b"requirepass", b"secret")
     async with http_server(503) as port, asyncio.timeout(5):
