@@ -117,7 +117,10 @@ class KubernetesBackend:
         finally:
             if kept.is_set():
                 log.warning(
-                    "%s is left as it was: its agents may hold logs; kabench collect", setup.namespace
+                    "%s is left as it was, since its agents may hold logs: kabench collect %s, then kabench clean --run %s",
+                    setup.namespace,
+                    setup.run,
+                    setup.run,
                 )
             else:
                 await undisturbed(self._remove(cluster, table, fleet, setup), "remove the run")

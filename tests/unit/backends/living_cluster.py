@@ -111,7 +111,7 @@ class LivingCluster(MemoryCluster):
 
     def end(self, pod: Object, code: int = 0, message: str = "") -> None:
         """Its containers end."""
-        for container in pod["status"]["containerStatuses"]:
+        for container in pod["status"].get("containerStatuses", ()):
             container["state"] = {"terminated": {"exitCode": code, "message": message}}
         pod["status"]["conditions"] = []
         self._tell("MODIFIED", pod)
