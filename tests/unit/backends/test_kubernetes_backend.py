@@ -289,3 +289,30 @@ async def test_the_run_is_renewed_before_it_expires(cluster: LivingCluster) -> N
         clock.advance(3600 * NS_PER_S)
         await fleet.start_noise(round_of(fleet))
         assert expires() > first
+
+
+async def test_a_signal_does_not_cut_the_removal_short(
+    cluster: LivingCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    remove_run = backend_module.remove_run
+
+    async def slow_removal(*arguments: Any) -> bool:
+        begun.set()
+        await go_on.wait()
+        return await remove_run(*arguments)
+
+    monkeypatch.setattr(backend_module, "remove_run", slow_removal)
+
+    async def run() -> None:
+        async with started():
+            pass
+
+    task = asyncio.create_task(run())
+    await begun.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert namespaces(cluster) == []
