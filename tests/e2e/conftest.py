@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from e2e_kit import Admin, Cluster, controller_kubeconfig
 
-from cluster import layout, lifecycle, teardown
+from cluster import layout, lifecycle, state, teardown
 
 
 @pytest.fixture(scope="session")
 def cluster_up() -> Iterator[None]:
     """The test cluster; one that was up already stays up."""
-    was_up = lifecycle.healthy()
+    known = state.load(layout.STATE)
+    was_up = known is not None and lifecycle.healthy(known)
     lifecycle.up()
     yield
     if not was_up:

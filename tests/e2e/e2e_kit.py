@@ -25,8 +25,7 @@ SMALL = """
 name: small
 seed: 5
 agents: 6
-phases:
-  - {name: default, scheduler: default-scheduler}
+phases: [{name: default, scheduler: default-scheduler}]
 targets:
   - {name: cache, kind: redis, replicas: 2, slo: {p99_ms: 1}, redis: {keys: 50}}
   - {name: echo, kind: http, replicas: 2, slo: {p99_ms: 5}}
@@ -37,6 +36,7 @@ load: {rate_per_s: 600, timeout_ms: 1000}
 blocks: {planned: 1, reserve: 0}
 timing: {window_s: 3, warm_up_s: 0.5, ready_timeout_s: 20}
 gates: {quiet_lag_p99_ms: 10000, strangers_cpu_share: 1}
+kubernetes: {}
 """
 """One block of one phase. Its gates are wide: tests of faults must not hang on this machine's load."""
 
