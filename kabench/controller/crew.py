@@ -6,6 +6,7 @@ An agent that is gone is left out and reported; whether that voids anything is n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import resource
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from kabench.backends.base import AgentEndpoint, Node
 from kabench.clock import Clock
 from kabench.controller.link import AgentLink, ClockOffset
 from kabench.core.contention import Contention
+from kabench.core.session import State
 from kabench.errors import AgentError, AgentLost, ClusterError, KabenchError, LogError
 from kabench.store import RunStore
 from kabench.wire.messages import Ack, Arm, Hello, Prepare, Prepared, Probe
@@ -35,6 +37,9 @@ FETCHED_AT_ONCE = 16
 
 FILES_PER_AGENT, FILES_BESIDE = 2, 128
 """Open files: a link's connection and one that is being replaced; logs, journal, libraries, the backend's own."""
+
+UNDER_WAY = (State.PREPARING, State.ARMED, State.RUNNING, State.DRAINING)
+LOOK_S = 0.2
 
 Failures = dict[str, AgentError]
 """What went wrong, by node."""
@@ -136,6 +141,26 @@ class Crew:
 
         wanted = self.members.keys() if nodes is None else nodes
         await _on_all({node: self.members[node] for node in wanted}, abort_one)
+
+    async def settle(self, longest_s: float) -> Failures:
+        """Let windows that an earlier session armed come to their end, and give up what it had only prepared.
+
+        Args:
+            longest_s: how long such a window takes at most; one that takes longer is given up too.
+        """
+
+        async def settle_one(_: str, member: Member) -> None:
+            state = (await member.link.status()).state
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(longest_s):
+                    while state in UNDER_WAY:
+                        await asyncio.sleep(LOOK_S)
+                        state = (await member.link.status()).state
+            if state not in (State.IDLE, State.SEALED):
+                await member.link.abort()
+
+        _, failures = await _on_all(self.members, settle_one)
+        return failures
 
     async def collect(self, store: RunStore, window: str | None = None) -> Failures:
         """Fetch every log of this run that agents hold (of `window`, or of all), store it, then acknowledge it.

@@ -18,7 +18,7 @@ from kabench.clock import Clock, SystemClock
 from kabench.controller.crew import Crew
 from kabench.controller.observer import Observer
 from kabench.controller.results import build_result
-from kabench.controller.round import RoundRunner
+from kabench.controller.round import GRACE_NS, RoundRunner
 from kabench.core.identity import window_name
 from kabench.core.journal import (
     BlockClosed,
@@ -151,11 +151,16 @@ class _Session:
         async with self._backend.started(self._scenario, self._store.run, self._store.folder, token) as fleet:
             try:
                 await self._join(fleet)
-                await self._crew.collect(self._store)  # what an earlier session's agents left behind
+                await self._crew.settle(self._longest_window_s())  # what an earlier session had begun
+                await self._crew.collect(self._store)  # and what its agents left behind
                 await self._crew.probe()  # canaries take seconds to start beside noise, and none before it
                 await self._blocks(fleet)
             finally:
                 await self._crew.close()
+
+    def _longest_window_s(self) -> float:
+        timing, load = self._scenario.timing, self._scenario.load
+        return timing.warm_up_s + timing.window_s + load.timeout_ms / 1000 + GRACE_NS / NS_PER_S
 
     async def _join(self, fleet: Fleet) -> None:
         failures = await self._crew.join(fleet.agents)
