@@ -89,17 +89,14 @@ class HttpWork(_Model):
 
 
 class OwnPod(_Model):
-    """A pod of the user's own, on Kubernetes: the manifest says what runs, kabench where and under which scheduler.
-
-    Attributes:
-        template: labels, annotations and spec of the manifest's pod; put in when the scenario is read from its file, so
-            that results and resumed runs hold it.
-    """
+    """A pod of the user's own, on Kubernetes: the manifest says what runs, kabench where and under which scheduler."""
 
     manifest: str = Field(
         min_length=1,
         description="a file with one Pod, Deployment or (noise) Job; its path from the scenario's folder",
     )
+    # Labels, annotations and spec of the manifest's pod. It is put in when the scenario is read from its file, so that
+    # results and resumed runs hold it; files do not give it.
     template: SkipJsonSchema[dict[str, Any]] = {}
 
 

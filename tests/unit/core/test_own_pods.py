@@ -121,6 +121,16 @@ def test_a_pod_itself_is_a_manifest_too() -> None:
     assert own.pod.template == {"metadata": {}, "spec": same.pod.template["spec"]}
 
 
+def test_the_schema_has_what_a_file_may_give() -> None:
+    schema = Scenario.model_json_schema()
+    parts = {name: schema["$defs"][name] for name in ("TargetPod", "OwnPod", "Stressor")}
+    assert parts["TargetPod"]["properties"].keys() == {"manifest", "port"}
+    assert parts["TargetPod"]["required"] == ["manifest", "port"]
+    assert parts["OwnPod"]["properties"].keys() == {"manifest"}
+    assert "own" in parts["Stressor"]["properties"]["kind"]["enum"]
+    assert "template" not in json.dumps(schema)
+
+
 def test_yaml_is_read_as_kubectl_reads_it() -> None:
     found = read_template(CACHE.replace("emptyDir: {}", "downwardAPI: {defaultMode: 0644}"), "f", "target", 2)
     assert found["spec"]["volumes"][0]["downwardAPI"]["defaultMode"] == 0o644
