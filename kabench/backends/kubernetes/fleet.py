@@ -54,7 +54,7 @@ class KubernetesFleet:
         self._setup, self._workers, self._lease = setup, workers, lease
         self._hostname = {worker.node.name: worker.hostname for worker in workers}
         self._noise = NoiseMaker(cluster, table, setup, self.losses, clock)
-        self._targets = Targets(cluster, table, setup, self.losses)
+        self._targets = Targets(cluster, table, setup, self.losses, clock)
         self._cluster, self._transport = cluster, transport
         self._versions: dict[str, str] = {}
         table.changed = lambda before, after: self.losses.saw(before, after, clock.monotonic_ns())

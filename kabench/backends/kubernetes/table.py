@@ -26,8 +26,7 @@ class PodTable:
     Attributes:
         pods: those that are there, by UID.
         gone: the last sight of those that are not, by UID, until `forget`.
-        seen_ns: when a pod was first seen; monotonic.
-        bound_ns: when it was first seen on a node.
+        bound_ns: when a pod was first seen on a node; monotonic.
         bound_by: the component that says it has bound a pod, by the pod's UID.
         changed: called with a pod's last sight and its new one (None: gone).
     """
@@ -36,7 +35,6 @@ class PodTable:
         self._cluster, self._namespace, self._clock = cluster, namespace, clock
         self.pods: dict[str, Pod] = {}
         self.gone: dict[str, Pod] = {}
-        self.seen_ns: dict[str, int] = {}
         self.bound_ns: dict[str, int] = {}
         self.bound_by: dict[str, str] = {}
         self.changed: Callable[[Pod, Pod | None], None] = lambda _before, _after: None
@@ -81,7 +79,6 @@ class PodTable:
         """Keep nothing of pods that are gone."""
         for uid in uids:
             self.gone.pop(uid, None)
-            self.seen_ns.pop(uid, None)
             self.bound_ns.pop(uid, None)
             self.bound_by.pop(uid, None)
         self._trouble_ns = {key: since for key, since in self._trouble_ns.items() if key[0] in self.pods}
@@ -133,10 +130,8 @@ class PodTable:
     def _take_pod(self, type_: str, found: Object) -> None:
         pod = Pod(found)
         before = self.pods.get(pod.uid)
-        now_ns = self._clock.monotonic_ns()
-        self.seen_ns.setdefault(pod.uid, now_ns)
         if pod.node:
-            self.bound_ns.setdefault(pod.uid, now_ns)
+            self.bound_ns.setdefault(pod.uid, self._clock.monotonic_ns())
         if type_ == "DELETED":
             self.pods.pop(pod.uid, None)
             self.gone[pod.uid] = pod

@@ -14,6 +14,7 @@ from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.kubernetes.templates import target_port
 from kabench.backends.tasks import all_of
+from kabench.clock import Clock
 from kabench.core.identity import Kind
 from kabench.core.spec import Phase
 from kabench.errors import ClusterError, TargetLost
@@ -26,9 +27,11 @@ EVENT_S = 2.0
 class Targets:
     """The targets of one round at a time."""
 
-    def __init__(self, cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses) -> None:
+    def __init__(
+        self, cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, clock: Clock
+    ) -> None:
         self._cluster, self._table, self._setup = cluster, table, setup
-        self._losses = losses
+        self._losses, self._clock = losses, clock
         self._targets = {target.name: target for target in setup.scenario.targets}
 
     async def place(self, round_: Round, hostnames: Sequence[str]) -> list[PlacedTarget]:
@@ -44,11 +47,12 @@ class Targets:
         """
         wanted = target_pods(self._setup, round_.phase, round_.block, hostnames)
         await self.gone()
+        asked_ns = self._clock.monotonic_ns()
         made = await all_of({pod["metadata"]["name"]: self._cluster.apply(pod) for pod in wanted})
         uids = [one["metadata"]["uid"] for one in made]
         await self._table.until(lambda: self._all_run(uids), PLACE_S, lambda: self._late(uids))
         await self._events(uids, round_.phase)
-        return [self._placed(self._table.pods[uid], round_.phase) for uid in uids]
+        return [self._placed(self._table.pods[uid], asked_ns, round_.phase) for uid in uids]
 
     async def clear(self) -> None:
         """Have them end. Noise ends next: that both are gone is waited for once."""
@@ -104,7 +108,7 @@ class Targets:
         except ClusterError:
             return
 
-    def _placed(self, pod: Pod, phase: Phase) -> PlacedTarget:
+    def _placed(self, pod: Pod, asked_ns: int, phase: Phase) -> PlacedTarget:
         target = self._targets[pod.label("workload")]
         return PlacedTarget(
             name=pod.label("replica"),
@@ -114,7 +118,7 @@ class Targets:
             host=pod.ip,
             port=target_port(target),
             decided_by=decided_by(pod, phase, self._table.bound_by),
-            pending_ns=self._table.bound_ns[pod.uid] - self._table.seen_ns[pod.uid],
+            pending_ns=self._table.bound_ns[pod.uid] - asked_ns,
         )
 
 

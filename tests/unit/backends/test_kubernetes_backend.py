@@ -316,3 +316,13 @@ async def test_a_signal_does_not_cut_the_removal_short(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert namespaces(cluster) == []
+
+
+async def test_the_time_to_schedule_is_from_the_request_to_the_first_sight_of_a_node(
+    cluster: LivingCluster,
+) -> None:
+    clock = ManualClock()
+    async with KubernetesBackend(Access(), clock).started(scenario(), "r", Path(), "t") as fleet:
+        cluster.state = lambda _pod: clock.advance(7)
+        placed = await fleet.place(round_of(fleet), {})
+        assert [target.pending_ns for target in placed] == [14, 14]  # all are asked for together
