@@ -51,7 +51,7 @@ def test_on_a_cluster_that_is_ready_a_run_could_start(cluster: Cluster) -> None:
 
 
 def test_a_scheduler_that_does_not_exist_is_told_beside_all_that_works(cluster: Cluster) -> None:
-    code, found = findings(cluster, "--agents", "2", "--scheduler", "nobody")
+    code, found = findings(cluster, "--agents", "3", "--scheduler", "nobody")
     assert code == 4
     [problem] = [one for ones in found.values() for one in ones if one["level"] == "problem"]
     assert (problem["check"], problem["text"]) == ("scheduler", "nobody has bound no pod within 10 s")
@@ -59,11 +59,11 @@ def test_a_scheduler_that_does_not_exist_is_told_beside_all_that_works(cluster: 
 
 
 def test_an_image_that_no_node_has_is_told(cluster: Cluster) -> None:
-    images = "kubernetes: {pull_policy: Never, images: {agent: 'nowhere.example/agent:1'}}"
-    scenario = write_scenario(cluster.folder, f"{SMALL.strip()}\n{images}", agents="2", noise="{nodes: 0}")
+    absent = "{pull_policy: Never, images: {agent: 'nowhere.example/agent:1'}}"
+    scenario = write_scenario(cluster.folder, SMALL, agents="3", kubernetes=absent)
     code, found = findings(cluster, str(scenario))
     assert code == 4
-    assert "nowhere.example/agent:1 on worker-1, worker-2" in found["images"][0]["text"]
+    assert "nowhere.example/agent:1 on worker-1, " in found["images"][0]["text"]
     [agents] = found["agents"]
     assert agents["level"] == "problem"
     assert "nowhere.example/agent:1 is not to be had (ErrImageNeverPull)" in agents["text"]
@@ -167,6 +167,6 @@ def test_a_foreign_context_is_refused(cluster: Cluster) -> None:
     code, out, err = cluster.call("doctor")
     assert (code, out) == (2, "")
     assert "--allow-context production" in err
-    code, found = findings(cluster, "--allow-context", "production", "--agents", "1")
+    code, found = findings(cluster, "--allow-context", "production", "--agents", "3")
     assert code == 0
     assert "allowed by --allow-context" in found["context"][0]["text"]
