@@ -52,7 +52,9 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> 
     values += kind.slos_ms.values()
     if values:
         ax.set_ylim(min(values) / 1.5, max(values) * 1.45)
-    style.log_ms(ax)
+        style.log_ms(ax)
+    else:
+        ax.set_yticks([])  # all withheld, and no promise either: there is nothing to scale
     ax.set_ylabel("p99 response time, ms (log)")
     ax.set_xlim(-0.72 if roomy else -0.85, len(facts.phases) - (0.28 if roomy else 0.1))
     labels = [_label(phase, kind, roomy=roomy) for phase in facts.phases]

@@ -49,6 +49,9 @@ def recipes(synthetic: ModuleType) -> dict[str, RunResult]:
         "all void": build(recipe(void={n: [LATE] for n in range(1, 3)}, blocks=2, samples=40)),
         "no noise": build(recipe(noise_nodes=0, roles=("quiet",) * 6, blocks=2, samples=80)),
         "no quiet node": build(recipe(roles=("noisy", "noisy", *["shared"] * 4), blocks=2, samples=20)),
+        "nothing to scale an axis by": build(
+            recipe(samples=5, blocks=2, targets=(synthetic.REDIS.model_copy(update={"slo": None}),))
+        ),
         "too few samples": build(
             recipe(samples=5, blocks=2, backend="kubernetes", phases=synthetic.KUBERNETES)
         ),
