@@ -169,7 +169,8 @@ class RoundRunner:
         with self._fleet.measuring(round_):
             usage = await self._watch(round_, armed, start_ns, window_ns)
         if failures:
-            await self._crew.abort(failures)  # armed too late, they would sit prepared and refuse the next round
+            # armed too late, they would sit prepared and refuse the next round
+            await self._crew.abort(failures)
         notes.strangers = strangers_share(*usage, self._quiet_cpus(plan))
 
     async def _watch(
