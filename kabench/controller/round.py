@@ -177,16 +177,13 @@ class RoundRunner:
         self, round_: Round, armed: Sequence[str], start_ns: int, window_ns: int
     ) -> tuple[CpuUsage | None, CpuUsage | None]:
         """See the window through to the last agent's seal; CPU time at its two ends."""
-        deadline_s = self._longest_s(start_ns + window_ns)
+        left_ns = start_ns + window_ns - self._clock.monotonic_ns()
+        deadline_s = longest_s(left_ns, self._scenario.load.timeout_ms)
         async with asyncio.TaskGroup() as group:
             usage = group.create_task(self._watch_cpus(start_ns, window_ns), name="cpu usage")
             for node in armed:
                 group.create_task(self._follow(node, round_.window, deadline_s), name=f"follow {node}")
         return usage.result()
-
-    def _longest_s(self, end_ns: int) -> float:
-        left_ns = end_ns - self._clock.monotonic_ns()
-        return (left_ns + self._scenario.load.timeout_ms * NS_PER_MS + GRACE_NS) / NS_PER_S
 
     async def _follow(self, node: str, window: str, longest_s: float) -> None:
         """Pass the agent's intervals on until it has sealed; an agent lost on the way is reported, not raised."""
@@ -219,6 +216,11 @@ class RoundRunner:
     def _report(self, failures: Failures) -> None:
         for node, error in failures.items():
             self._observer.note(f"{node}: {error}")
+
+
+def longest_s(left_ns: int, timeout_ms: float) -> float:
+    """How long agents may take to seal a window that ends in `left_ns`; less than none where arming took longer than it."""
+    return (max(0, left_ns) + timeout_ms * NS_PER_MS + GRACE_NS) / NS_PER_S
 
 
 def prepare_orders(

@@ -6,9 +6,9 @@ import pytest
 
 from kabench.backends.base import CpuUsage, Node, PlacedTarget, Round
 from kabench.controller.crew import sharing
-from kabench.controller.round import prepare_orders, strangers_share
+from kabench.controller.round import longest_s, prepare_orders, strangers_share
 from kabench.core.identity import Kind
-from kabench.core.spec import Phase, Scenario
+from kabench.core.spec import NS_PER_S, Phase, Scenario
 from kabench.wire.messages import HttpLoad, RedisLoad
 
 SCENARIO = Scenario.model_validate(
@@ -88,6 +88,11 @@ def test_strangers_are_unknown_without_both_samples() -> None:
 def test_own_time_read_later_than_all_time_is_not_a_negative_stranger() -> None:
     before, after = CpuUsage(0, {0: 0}, {0: 0}), CpuUsage(100, {0: 50}, {0: 60})
     assert strangers_share(before, after, frozenset({0})) == {"0": 0.0}
+
+
+@pytest.mark.parametrize(("left_s", "longest"), [(5, 10.5), (0, 5.5), (-7, 5.5)])
+def test_a_window_that_is_over_is_watched_until_its_seal_all_the_same(left_s: int, longest: float) -> None:
+    assert longest_s(left_s * NS_PER_S, timeout_ms=500) == longest
 
 
 def node(name: str, *cpus: int, boot_id: str = "m") -> Node:
