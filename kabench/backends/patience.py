@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from kabench.clock import Clock
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 """Between attempts; a pause is twice the last one."""
+
+
+_STARTING = re.compile(r"RBAC: .*not found|not yet ready to handle")
+
+
+def is_starting(status: int, message: str) -> bool:
+    """Whether an API server's refusal only means that it has just started, and knows no roles yet."""
+    return status in (401, 403) and _STARTING.search(message) is not None
 
 
 class Patience:

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from kabench.backends.base import AgentEndpoint
-from kabench.backends.patience import Patience
+from kabench.backends.patience import Patience, is_starting
 from kabench.clock import Clock
 from kabench.core.contention import Contention
 from kabench.errors import AgentError, AgentLost, LogError, ProtocolError
@@ -301,7 +301,7 @@ class AgentLink:
             message = content.decode(errors="replace").strip()[:200]
         if status == 404:
             return AgentGone(f"agent {self.node} is gone: {message}")
-        if status in (401, 403):
+        if status in (401, 403) and not is_starting(status, message):
             return AgentError(
                 f"agent {self.node}: the API server refuses us: {message}; kabench doctor says which rights are missing"
             )

@@ -143,7 +143,7 @@ class Cluster:
         for controller in self._controllers:
             if controller.process.poll() is None:
                 controller.process.kill()
-                controller.process.wait()
+            controller.close()
 
 
 def controller_kubeconfig(admin: Path, path: Path) -> None:

@@ -94,6 +94,13 @@ class Controller:
             raise AssertionError(f"did not end within {deadline_s} s:\n{out}\n{err}") from None
         return self.process.returncode, out, err
 
+    def close(self) -> None:
+        """Let go of a process that has ended, or is about to."""
+        self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the controller alone."""
         self.children()

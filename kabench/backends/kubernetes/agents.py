@@ -41,6 +41,7 @@ class Agents:
         self._names = [worker.node.name for worker in workers]
         self._losses, self._transport = losses, transport
         self._known: dict[str, tuple[str, int]] = {}
+        self._given_up: set[str] = set()
 
     async def ready(self) -> None:
         """Wait until all of them serve.
@@ -66,7 +67,10 @@ class Agents:
         return [self._endpoint(name, pod) for name, pod in self.serving().items()]
 
     async def heal(self, silent: Collection[str]) -> list[str]:
-        """Have the DaemonSet replace the silent ones; wait for all whose node is in reach.
+        """Have the DaemonSet replace the silent ones, and wait for all that are missing.
+
+        A node that is out of reach is waited for once, since without its agent every block is void; then the run goes on
+        without it, until it is in reach again.
 
         Returns the nodes with another agent than before, or with none any more.
         """
@@ -74,9 +78,10 @@ class Agents:
             if name in silent and self._known.get(name) == (pod.uid, pod.restarts):
                 await self._replace(pod)
         missing = [name for name in self._names if name not in self.serving()]
-        reachable = [name for name in missing if await self._in_reach(name)]
-        if reachable:
-            await self._back(reachable)
+        awaited = [name for name in missing if name not in self._given_up or await self._in_reach(name)]
+        if awaited:
+            await self._back(awaited)
+        self._given_up = {name for name in missing if name not in self.serving()}
         seen, known = self._seen(), self._known
         self._known = seen
         return [name for name in self._names if seen.get(name) != known.get(name)]

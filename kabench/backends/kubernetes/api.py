@@ -19,7 +19,7 @@ from kubernetes_asyncio import client, config
 
 from kabench.backends.kubernetes.access import IN_CLUSTER, Access
 from kabench.backends.kubernetes.naming import FIELD_MANAGER
-from kabench.backends.patience import Patience
+from kabench.backends.patience import Patience, is_starting
 from kabench.clock import Clock, SystemClock
 from kabench.errors import ClusterError, SpecError
 
@@ -402,6 +402,8 @@ def _message(text: str) -> str:
 def _passes(error: Refused) -> bool:
     """Whether it may be granted when asked again; a conflict is with another writer of the same instant."""
     if error.status >= 500 or error.status in (CONFLICT, TOO_MANY):
+        return True
+    if is_starting(error.status, error.message):
         return True
     return error.status == 403 and any(reason in error.message for reason in NOT_YET)
 

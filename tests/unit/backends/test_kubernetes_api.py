@@ -34,6 +34,11 @@ def test_what_happened_between_two_lists_is_told_as_changes() -> None:
         (409, "Operation cannot be fulfilled on resourcequotas", True),
         (403, 'pods "x" is forbidden: status unknown for quota: kabench', True),
         (403, 'error looking up service account ns/default: serviceaccount "default" not found', True),
+        (
+            403,
+            'cannot list: RBAC: clusterrole.rbac.authorization.k8s.io "kabench-controller" not found',
+            True,
+        ),
         (403, 'pods "x" is forbidden: exceeded quota: kabench', False),
         (403, "violates PodSecurity", False),
         (404, "not found", False),

@@ -223,6 +223,7 @@ async def test_a_round_goes_on_without_a_node_that_is_out_of_reach(
     cluster: LivingCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kabench.backends.kubernetes.ending.END_S", 0.01)
+    monkeypatch.setattr("kabench.backends.kubernetes.agents.HEAL_S", 0.05)
     async with started() as fleet:
         lost, *others = [node.name for node in fleet.nodes]
         await fleet.start_noise(round_of(fleet, others[0]))
@@ -236,12 +237,32 @@ async def test_a_round_goes_on_without_a_node_that_is_out_of_reach(
         assert [(one.role, one.node) for one in fleet.casualties()] == [("agent", lost)]
         await fleet.stop_noise()
         assert list(await fleet.heal([lost])) == [lost]
+        monkeypatch.setattr("kabench.backends.kubernetes.agents.HEAL_S", 1e6)  # it is not waited for again
         assert list(await fleet.heal([lost])) == []
         await fleet.start_noise(round_of(fleet, lost, block=2))
         assert lost not in {pod["spec"]["nodeName"] for pod in cluster.pods("decoy")}
         (work,) = await fleet.stop_noise()
         assert (work.node, work.ops) == (lost, None)
         assert "out of reach" in work.note
+
+
+async def test_a_node_that_comes_back_into_reach_is_waited_for(cluster: LivingCluster) -> None:
+    async with started() as fleet:
+        lost = fleet.nodes[0].name
+        cluster.objects["Node", "", lost]["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+        (agent,) = [pod for pod in cluster.pods("agent") if pod["spec"]["nodeName"] == lost]
+        ready, agent["status"]["conditions"] = agent["status"]["conditions"], []
+        cluster._tell("MODIFIED", agent)
+        while len(fleet.agents) == 4:  # noqa: ASYNC110 - a turn of the loop
+            await asyncio.sleep(0)
+        healing = asyncio.create_task(fleet.heal([lost]))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not healing.done()
+        agent["status"]["conditions"] = ready
+        cluster._tell("MODIFIED", agent)
+        await healing
+        assert lost in {endpoint.node for endpoint in fleet.agents}
 
 
 @pytest.mark.parametrize(

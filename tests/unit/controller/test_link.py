@@ -276,6 +276,12 @@ async def test_refusals_are_not_repeated(hurried: None) -> None:
         (status_of_the_api_server(404, 'pods "a" not found'), AgentGone, 'is gone: pods "a" not found', 1),
         (status_of_the_api_server(403, "no"), AgentError, "the API server refuses us: no; kabench doctor", 1),
         (status_of_the_api_server(401, "who"), AgentError, "the API server refuses us: who; kabench", 1),
+        (
+            status_of_the_api_server(403, 'no: RBAC: clusterrole "x" not found'),
+            AgentLost,
+            'out of reach: HTTP status 403: no: RBAC: clusterrole "x" not found',
+            4,
+        ),
         (status_of_the_api_server(503, "later"), AgentLost, "out of reach: HTTP status 503: later", 4),
         (web.Response(status=502, text="dial tcp: refused"), AgentLost, "status 502: dial tcp: refused", 4),
     ],
