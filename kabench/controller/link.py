@@ -89,6 +89,8 @@ class AgentLink:
         self._patience_ns = round(endpoint.patience_s * 1e9)
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._let_in = False
+        """Whether the way there has let us pass: if it refuses later, it has started anew and does not know us yet."""
 
     async def hello(self, rounds: int = 8) -> tuple[Hello, ClockOffset]:
         """Who the agent is, and how its clock stands to ours: the best of `rounds` exchanges.
@@ -256,6 +258,7 @@ class AgentLink:
                 content = await response.read()
                 if response.status != 200:
                     raise self._refused(response.status, content)
+                self._let_in = True
                 return content, response.headers
         except (aiohttp.ClientError, OSError) as error:
             raise self._lost(error, timeout_s) from error
@@ -301,7 +304,7 @@ class AgentLink:
             message = content.decode(errors="replace").strip()[:200]
         if status == 404:
             return AgentGone(f"agent {self.node} is gone: {message}")
-        if status in (401, 403) and not is_starting(status, message):
+        if status in (401, 403) and not (self._let_in or is_starting(status, message)):
             return AgentError(
                 f"agent {self.node}: the API server refuses us: {message}; kabench doctor says which rights are missing"
             )

@@ -30,6 +30,8 @@ WATCH_S = 60
 """How long one watch request lasts; it is followed by another."""
 PATIENCE_NS = 20_000_000_000
 """How long an API server may be away."""
+SETTLING_NS = 10_000_000_000
+"""How long an API server that was away may refuse what it granted before."""
 REFRESH_S = 60.0
 """How often a credential that a plugin gives out is asked for again."""
 
@@ -127,6 +129,7 @@ class Cluster:
         self.context = context
         self._api, self._clock = api, clock
         self._groups: dict[str, Any] = {}
+        self._away_ns: int | None = None
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
         """The object, or None where there is none."""
@@ -255,10 +258,11 @@ class Cluster:
             except Refused as error:
                 if error.status == GONE:
                     continue
-                if not _passes(error):
+                if not self._may_pass(error):
                     raise
                 await patience.pause(error)
             except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: cut off within a line
+                self._away_ns = self._clock.monotonic_ns()
                 await patience.pause(self._unreachable(error))
 
     async def _watch_once(
@@ -344,13 +348,20 @@ class Cluster:
                     answer: Object = json.loads(text)
                     return answer
                 error = _refused(what, response.status, _message(text))
-                if not _passes(error):
+                if not self._may_pass(error):
                     raise error
                 await patience.pause(error)
             except (aiohttp.ClientError, OSError) as unreachable:
+                self._away_ns = self._clock.monotonic_ns()
                 if isinstance(unreachable, aiohttp.ClientConnectorCertificateError):
                     raise self._unreachable(unreachable) from unreachable
                 await patience.pause(self._unreachable(unreachable))
+
+    def _may_pass(self, error: Refused) -> bool:
+        """Whether to ask again. An API server that was away a moment ago may not have read all roles and bindings yet."""
+        if error.status not in (401, 403) or self._away_ns is None:
+            return _passes(error)
+        return _passes(error) or self._clock.monotonic_ns() - self._away_ns < SETTLING_NS
 
     def _unreachable(self, error: Exception) -> ClusterError:
         cause = f"no answer within {CALL_S:g} s" if isinstance(error, TimeoutError) else str(error)

@@ -306,6 +306,17 @@ async def test_what_an_api_server_answers_in_the_agents_stead(
     assert len(seen) == calls
 
 
+async def test_an_api_server_that_let_us_pass_and_refuses_now_has_started_anew(hurried: None) -> None:
+    answers = [json(Status("idle")), status_of_the_api_server(403, "no"), json(Status("idle"))]
+
+    async def proxy(_: web.BaseRequest) -> web.Response:
+        return answers.pop(0)
+
+    async with stranger(proxy) as endpoint, linked(endpoint) as link:
+        await link.status()
+        assert (await link.status()).state == "idle"
+
+
 class SecondByReading(SystemClock):
     """A second passes with every look at it."""
 
