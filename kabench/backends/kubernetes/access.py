@@ -10,6 +10,9 @@ from typing import Any, Literal
 from kabench.backends.kubernetes.naming import OUR_CONTEXTS
 from kabench.errors import SpecError
 
+Transport = Literal["proxy", "direct"]
+"""How agents are reached: through the API server, or at their pods' IPs."""
+
 IN_CLUSTER = "in-cluster"
 """What the context is called where a pod's own service account serves."""
 
@@ -22,14 +25,14 @@ class Access:
         context: of the kubeconfig; None is its current one.
         kubeconfig: None is $KUBECONFIG (paths with colons between them), then ~/.kube/config, then the pod's own account.
         allow_context: the name of a context that is not ours, repeated.
-        transport: how agents are reached: through the API server, or at their pods' IPs.
+        transport: how agents are reached.
         alongside: start although another run is active.
     """
 
     context: str | None = None
     kubeconfig: Path | None = None
     allow_context: str | None = None
-    transport: Literal["proxy", "direct"] = "proxy"
+    transport: Transport = "proxy"
     alongside: bool = False
 
     @property

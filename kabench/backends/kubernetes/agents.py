@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
 
 from kabench.backends.base import AgentEndpoint
+from kabench.backends.kubernetes.access import Transport
 from kabench.backends.kubernetes.api import Cluster, Refused
 from kabench.backends.kubernetes.ending import end_each
+from kabench.backends.kubernetes.holding import endpoint
 from kabench.backends.kubernetes.losses import Losses
-from kabench.backends.kubernetes.naming import AGENT, AGENT_PORT, AGENTS
+from kabench.backends.kubernetes.naming import AGENT, AGENTS
 from kabench.backends.kubernetes.objects import RunSetup
 from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
@@ -19,8 +20,6 @@ from kabench.errors import ClusterError
 ROLLOUT_S = 120.0
 """An image may have to be pulled."""
 HEAL_S = 30.0
-PROXY_PATIENCE_S = 10.0
-"""An API server that is started anew is back after two or three seconds."""
 REFUSALS_AFTER_S = 6.0
 """Refusals of the DaemonSet's pods are looked for after so long: the first ones pass by themselves."""
 
@@ -35,7 +34,7 @@ class Agents:
         setup: RunSetup,
         workers: Sequence[Worker],
         losses: Losses,
-        transport: Literal["proxy", "direct"],
+        transport: Transport,
     ) -> None:
         self._cluster, self._table, self._setup = cluster, table, setup
         self._names = [worker.node.name for worker in workers]
@@ -64,7 +63,9 @@ class Agents:
 
     def endpoints(self) -> list[AgentEndpoint]:
         """How to call those that serve, by node."""
-        return [self._endpoint(name, pod) for name, pod in self.serving().items()]
+        namespace, token = self._setup.namespace, self._setup.token
+        pods = self.serving().values()
+        return [endpoint(self._cluster, pod, namespace, token, self._transport) for pod in pods]
 
     async def heal(self, silent: Collection[str]) -> list[str]:
         """Have the DaemonSet replace the silent ones, and wait for all that are missing.
@@ -96,14 +97,6 @@ class Agents:
 
     def _seen(self) -> dict[str, tuple[str, int]]:
         return {name: (pod.uid, pod.restarts) for name, pod in self.serving().items()}
-
-    def _endpoint(self, name: str, pod: Pod) -> AgentEndpoint:
-        token = self._setup.token
-        if self._transport == "direct":
-            host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-            return AgentEndpoint(name, f"http://{host}:{AGENT_PORT}", token)
-        url, headers, tls = self._cluster.proxied(self._setup.namespace, pod.name, AGENT_PORT)
-        return AgentEndpoint(name, url, token, headers, tls, PROXY_PATIENCE_S)
 
     async def _all_serve(self, seconds: float) -> None:
         def check() -> bool | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 from kabench.backends.affinity import bound_to, cpus_here, this_machine
 from kabench.backends.base import AgentEndpoint, Casualty, Node, NoiseWork, PlacedTarget, Round
+from kabench.backends.kubernetes.access import Transport
 from kabench.backends.kubernetes.agents import Agents
 from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.lease import Lease
@@ -44,7 +45,7 @@ class KubernetesFleet:
         table: PodTable,
         setup: RunSetup,
         workers: Sequence[Worker],
-        transport: Literal["proxy", "direct"],
+        transport: Transport,
         lease: Lease,
         clock: Clock,
     ) -> None:

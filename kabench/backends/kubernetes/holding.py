@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
 
 from kabench.backends.base import AgentEndpoint
+from kabench.backends.kubernetes.access import Transport
 from kabench.backends.kubernetes.api import Cluster, Object
 from kabench.backends.kubernetes.naming import (
     AGENT,
@@ -27,10 +27,8 @@ from kabench.core.spec import NS_PER_S
 from kabench.errors import SpecError
 
 OURS = f"{MANAGED_BY}=kabench"
-PATIENCE_S = 10.0
-"""How long a call of an agent is repeated: the API server between us and it may be starting anew."""
-
-Transport = Literal["proxy", "direct"]
+PROXY_PATIENCE_S = 10.0
+"""How long a call of an agent is repeated: an API server that is started anew is back after two or three seconds."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def endpoint(cluster: Cluster, pod: Pod, namespace: str, token: str, transport: 
     if transport == "direct":
         return AgentEndpoint(pod.node, f"http://{_bracketed(pod.ip)}:{AGENT_PORT}", token)
     url, headers, tls = cluster.proxied(namespace, pod.name, AGENT_PORT)
-    return AgentEndpoint(pod.node, url, token, headers, tls, PATIENCE_S)
+    return AgentEndpoint(pod.node, url, token, headers, tls, PROXY_PATIENCE_S)
 
 
 def expires_at(namespace: Object) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from kabench.backends.base import AgentEndpoint, Node
+from kabench.backends.kubernetes.access import Transport
 from kabench.backends.kubernetes.agents import Agents
 from kabench.backends.kubernetes.api import Cluster, Refused
 from kabench.backends.kubernetes.cleaning import remove
@@ -50,7 +50,7 @@ async def trial(
     setup: RunSetup,
     workers: Sequence[Worker],
     names: Sequence[str],
-    transport: Literal["proxy", "direct"],
+    transport: Transport,
     clock: Clock,
 ) -> AsyncIterator[Trial]:
     """Bring a run up as far as its agents, and remove it at the end, also when cancelled.

@@ -12,7 +12,7 @@ import pytest
 from agent_kit import TOKEN, served
 from memory_cluster import MemoryCluster, a_namespace, a_node
 
-from kabench.backends.kubernetes import agents, trial
+from kabench.backends.kubernetes import agents, holding, trial
 from kabench.backends.kubernetes.access import Access
 from kabench.backends.kubernetes.doctor import Finding
 from kabench.cli.sources import load_source
@@ -108,7 +108,7 @@ async def test_agents_that_do_not_come_up_are_not_called(
 async def test_agents_that_do_not_answer_are_told(
     cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agents, "PROXY_PATIENCE_S", 0.0)
+    monkeypatch.setattr(holding, "PROXY_PATIENCE_S", 0.0)
     cluster.urls = {f"agent-{name}": "http://127.0.0.1:1" for name in NODES}
     found = await checked()
     [way] = found["agents' API"]
