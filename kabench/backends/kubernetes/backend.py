@@ -13,7 +13,7 @@ from kabench.backends.kubernetes.access import Access
 from kabench.backends.kubernetes.api import Cluster, Object, open_cluster
 from kabench.backends.kubernetes.ending import end_pods, remove_run
 from kabench.backends.kubernetes.fleet import KubernetesFleet
-from kabench.backends.kubernetes.lease import Lease, expiry, now
+from kabench.backends.kubernetes.lease import Lease, expiry
 from kabench.backends.kubernetes.naming import CANARY, DECOY, NOISE, QUOTA, TARGET
 from kabench.backends.kubernetes.objects import (
     RunSetup,
@@ -73,7 +73,7 @@ class KubernetesBackend:
         check_scenario(scenario)
         async with open_cluster(self._access, self._clock) as cluster:
             if not self._access.alongside:
-                await refuse_beside_others(cluster, run, now(self._clock))
+                await refuse_beside_others(cluster, run, self._clock.realtime_ns())
             held = await held_by(cluster, run)
             workers = await choose_workers(cluster, scenario.agents, scenario.seed, held)
             setup = RunSetup(

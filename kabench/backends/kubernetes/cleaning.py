@@ -42,10 +42,10 @@ def to_remove(
     if run is not None:
         return [one for one in runs if one.run == run]
     if expired:
-        return [one for one in runs if one.ending or one.expired(now_ns)]
+        return [one for one in runs if not one.active(now_ns)]
     if not everything:
         return []
-    active = [one.run for one in runs if not one.ending and not one.expired(now_ns)]
+    active = [one.run for one in runs if one.active(now_ns)]
     if active and not sure:
         raise SpecError(
             f"--all: may still be active: {', '.join(active)}; "

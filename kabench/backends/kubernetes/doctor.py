@@ -122,7 +122,7 @@ def workers_finding(nodes: Sequence[Object], wanted: int) -> Finding:
 
 def runs_finding(runs: Sequence[HeldRun], now_ns: int, *, alongside: bool) -> Finding:
     """Whether another run is active, or something was left behind."""
-    active = [run for run in runs if not run.ending and not run.expired(now_ns)]
+    active = [run for run in runs if run.active(now_ns)]
     if active:
         told = "; ".join(run.describe(now_ns) for run in active)
         return Finding(

@@ -53,6 +53,10 @@ class HeldRun:
         """Whether its run has ended, or should have. A namespace that does not tell when may be in use for ever."""
         return self.expires_ns is not None and self.expires_ns <= now_ns
 
+    def active(self, now_ns: int) -> bool:
+        """Whether somebody may still need it."""
+        return not self.ending and not self.expired(now_ns)
+
     def describe(self, now_ns: int) -> str:
         """In a line: how much it is, and whether somebody may still need it."""
         pods = sum(self.pods.values())
@@ -62,8 +66,13 @@ class HeldRun:
         if self.expires_ns is None:
             return f"{self.run}: {size}, may be active (it does not say until when)"
         if self.expired(now_ns):
-            return f"{self.run}: {size}, expired {_utc(self.expires_ns)}"
-        return f"{self.run}: {size}, may be active until {_utc(self.expires_ns)}"
+            return f"{self.run}: {size}, expired {self.until}"
+        return f"{self.run}: {size}, may be active until {self.until}"
+
+    @property
+    def until(self) -> str:
+        """When nobody misses it any more."""
+        return "it is removed" if self.expires_ns is None else _utc(self.expires_ns)
 
 
 @dataclass(frozen=True)
@@ -115,9 +124,7 @@ async def holders(cluster: Cluster, run: HeldRun, transport: Transport = "proxy"
     Raises:
         ClusterError: the API server does not answer, or refuses.
     """
-    pods = [Pod(pod) for pod in await cluster.list("Pod", run.namespace, labels=f"{ROLE}={AGENT}")]
-    secret = await cluster.get("Secret", TOKEN_SECRET, run.namespace)
-    token = _token(secret)
+    pods, token = await agent_pods(cluster, run.namespace), await token_in(cluster, run.namespace)
     endpoints, mute = [], {}
     for node, pod in _by_node(pods).items():
         silence = _silence(pod) if token else f"the run's token is gone (Secret {TOKEN_SECRET})"
@@ -128,6 +135,20 @@ async def holders(cluster: Cluster, run: HeldRun, transport: Transport = "proxy"
         else:
             endpoints.append(endpoint(cluster, pod, run.namespace, token, transport))
     return Holders(tuple(endpoints), mute)
+
+
+async def agent_pods(cluster: Cluster, namespace: str) -> list[Pod]:
+    """The agents' pods, also those that end."""
+    return [Pod(pod) for pod in await cluster.list("Pod", namespace, labels=f"{ROLE}={AGENT}")]
+
+
+async def token_in(cluster: Cluster, namespace: str) -> str:
+    """The token that its agents ask for; "" where there is none, or it does not read."""
+    secret = await cluster.get("Secret", TOKEN_SECRET, namespace) or {}
+    try:
+        return base64.b64decode(secret["data"][TOKEN_KEY]).decode()
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def endpoint(cluster: Cluster, pod: Pod, namespace: str, token: str, transport: Transport) -> AgentEndpoint:
@@ -173,13 +194,6 @@ def _silence(pod: Pod) -> str | None:
     if agent.get("restartCount") or "terminated" in state or agent.get("lastState"):
         return pod.end or pod.restart or "its container does not run"
     return None
-
-
-def _token(secret: Object | None) -> str:
-    try:
-        return base64.b64decode((secret or {})["data"][TOKEN_KEY]).decode()
-    except (KeyError, TypeError, ValueError):
-        return ""
 
 
 def _utc(realtime_ns: int) -> str:

@@ -13,14 +13,9 @@ MARGIN = timedelta(minutes=15)
 """A run's namespace expires so long after the run's planned end."""
 
 
-def now(clock: Clock) -> datetime:
-    """The instant, in UTC."""
-    return datetime.fromtimestamp(clock.realtime_ns() / 1e9, UTC)
-
-
 def expiry(clock: Clock, planned_s: float) -> str:
     """When a run that begins now and takes so long as planned expires; RFC 3339."""
-    return _text(now(clock) + timedelta(seconds=planned_s) + MARGIN)
+    return _text(_now(clock) + timedelta(seconds=planned_s) + MARGIN)
 
 
 class Lease:
@@ -32,12 +27,17 @@ class Lease:
 
     async def renew(self) -> None:
         """Extend it, where half of the margin is used up."""
-        instant = now(self._clock)
+        instant = _now(self._clock)
         if self._expires - instant > MARGIN / 2:
             return
         self._expires = instant + MARGIN
         namespace = run_objects(replace(self._setup, expires=_text(self._expires)))[0]
         await self._cluster.apply(namespace)
+
+
+def _now(clock: Clock) -> datetime:
+    """The instant, in UTC."""
+    return datetime.fromtimestamp(clock.realtime_ns() / 1e9, UTC)
 
 
 def _text(instant: datetime) -> str:

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
-from kabench.backends.kubernetes.api import Cluster, Object
-from kabench.backends.kubernetes.naming import (
-    AGENT,
-    EXPIRES,
-    MANAGED_BY,
-    RUN,
-    TOKEN_KEY,
-    TOKEN_SECRET,
-    namespace_of,
-    run_labels,
-    selector,
-)
+from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.holding import agent_pods, find_runs, token_in
+from kabench.backends.kubernetes.naming import namespace_of
 from kabench.backends.kubernetes.objects import pick_nodes
-from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.workers import Worker, unfit, worker
 from kabench.errors import ClusterError
 
@@ -58,31 +45,23 @@ async def choose_workers(cluster: Cluster, wanted: int, seed: int, held: Held | 
     return [worker(found[name]) for name in pick_nodes(fit, wanted, seed)]
 
 
-async def refuse_beside_others(cluster: Cluster, run: str, now: datetime) -> None:
+async def refuse_beside_others(cluster: Cluster, run: str, now_ns: int) -> None:
     """Refuse to run beside another run, whose noise and load would be in the figures.
+
+    Args:
+        cluster: where.
+        run: the id of our own.
+        now_ns: realtime.
 
     Raises:
         ClusterError: another run is active.
     """
-    for namespace in await cluster.list("Namespace", labels=f"{MANAGED_BY}=kabench,{RUN}"):
-        metadata = namespace["metadata"]
-        other = metadata["labels"][RUN]
-        if other != run and not metadata.get("deletionTimestamp") and not expired(namespace, now):
-            until = metadata.get("annotations", {}).get(EXPIRES, "it is removed")
+    for other in await find_runs(cluster):
+        if other.run != run and other.active(now_ns):
             raise ClusterError(
-                f"the run {other} is active in {cluster.context} (namespace {metadata['name']}, until {until}): wait for "
-                f"it; if it died, kabench clean --run {other}; to run beside it all the same, --alongside"
+                f"the run {other.run} is active in {cluster.context} (namespace {other.namespace}, until {other.until}): "
+                f"wait for it; if it died, kabench clean --run {other.run}; to run beside it all the same, --alongside"
             )
-
-
-def expired(namespace: Object, now: datetime) -> bool:
-    """Whether nobody misses it: the instant in its annotation is over."""
-    text = namespace["metadata"].get("annotations", {}).get(EXPIRES, "")
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return now >= (instant if instant.tzinfo else instant.replace(tzinfo=UTC))
 
 
 async def held_by(cluster: Cluster, run: str, *, gone_s: float = 30.0) -> Held | None:
@@ -101,11 +80,10 @@ async def held_by(cluster: Cluster, run: str, *, gone_s: float = 30.0) -> Held |
         return None
     if namespace is None:
         return None
-    secret: dict[str, Any] = await cluster.get("Secret", TOKEN_SECRET, name) or {}
-    token = base64.b64decode(secret.get("data", {}).get(TOKEN_KEY, "")).decode()
-    labels = selector(run_labels(run, AGENT))
-    pods = [Pod(one) for one in await cluster.list("Pod", name, labels=labels)]
-    return Held(token, tuple(sorted({pod.node for pod in pods if pod.node}))) if token else None
+    token = await token_in(cluster, name)
+    if not token:
+        return None
+    return Held(token, tuple(sorted({pod.node for pod in await agent_pods(cluster, name) if pod.node})))
 
 
 async def gone(cluster: Cluster, namespace: str, seconds: float) -> bool:

@@ -100,7 +100,9 @@ async def test_too_few_workers_are_counted_with_the_reasons_of_the_others(cluste
 
 async def test_another_active_run_is_respected_unless_told(cluster: LivingCluster) -> None:
     cluster.objects["Namespace", "", "kabench-other"] = a_namespace("other", "2099-01-01T00:00:00Z")
-    with pytest.raises(ClusterError, match=r"the run other is active .* --alongside"):
+    with pytest.raises(
+        ClusterError, match=r"the run other is active .*, until 2099-01-01 00:00 UTC\): .* --alongside"
+    ):
         async with started():
             pytest.fail("it started")
     async with started(access=Access(alongside=True)):

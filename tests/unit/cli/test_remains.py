@@ -150,7 +150,7 @@ async def test_an_agent_that_is_gone_is_told_and_keeps_its_run(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kabench.backends.kubernetes.holding.PATIENCE_S", 0.0)
+    monkeypatch.setattr("kabench.backends.kubernetes.holding.PROXY_PATIENCE_S", 0.0)
     async with an_agent(cluster, tmp_path):
         pass
     assert await collect_run(Access(), RUN, tmp_path / "results") == 4
