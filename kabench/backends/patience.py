@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 
 from kabench.clock import Clock
 
@@ -17,6 +18,17 @@ _STARTING = re.compile(r"RBAC: .*not found|not yet ready to handle")
 def is_starting(status: int, message: str) -> bool:
     """Whether an API server's refusal only means that it has just started, and knows no roles yet."""
     return status in (401, 403) and _STARTING.search(message) is not None
+
+
+async def comes_true(check: Callable[[], Awaitable[bool]], within_s: float, pause_s: float) -> bool:
+    """Ask until the answer is True; False where it is not in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not await check():  # noqa: ASYNC110 - another process changes it
+                await asyncio.sleep(pause_s)
+    except TimeoutError:
+        return False
+    return True
 
 
 class Patience:

@@ -11,7 +11,8 @@ from pathlib import Path
 from kabench.backends.base import Fleet
 from kabench.backends.kubernetes.access import Access
 from kabench.backends.kubernetes.api import Cluster, Object, open_cluster
-from kabench.backends.kubernetes.ending import end_pods, remove_run
+from kabench.backends.kubernetes.cleaning import remove
+from kabench.backends.kubernetes.ending import end_pods
 from kabench.backends.kubernetes.fleet import KubernetesFleet
 from kabench.backends.kubernetes.lease import Lease, expiry
 from kabench.backends.kubernetes.naming import CANARY, DECOY, NOISE, QUOTA, TARGET
@@ -23,12 +24,12 @@ from kabench.backends.kubernetes.objects import (
     schedulers,
 )
 from kabench.backends.kubernetes.preflight import (
-    POLL_S,
     choose_workers,
     held_by,
     refuse_beside_others,
 )
 from kabench.backends.kubernetes.table import PodTable
+from kabench.backends.patience import comes_true
 from kabench.backends.tasks import all_of, undisturbed
 from kabench.clock import Clock, SystemClock
 from kabench.core.plan import Costs, planned_s
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 COSTS = Costs(round_s=10.0, start_s=20.0)
 
 CANARY_S = 10.0
-QUOTA_S = 10.0
+QUOTA_S, QUOTA_LOOK_S = 10.0, 0.05
 
 
 class KubernetesBackend:
@@ -95,52 +96,11 @@ class KubernetesBackend:
             )
             async with (
                 table.watching(),
-                self._removal(cluster, table, fleet, setup, keep=held is not None) as kept,
+                _removal(cluster, setup, keep=held is not None) as kept,
             ):
                 await self._bring_up(cluster, table, fleet, setup)
                 kept.clear()
                 yield fleet
-
-    @contextlib.asynccontextmanager
-    async def _removal(
-        self, cluster: Cluster, table: PodTable, fleet: KubernetesFleet, setup: RunSetup, *, keep: bool
-    ) -> AsyncIterator[asyncio.Event]:
-        """Remove the run at the end, however it comes.
-
-        While the event that is yielded is set, what an earlier session left stays: its agents may hold logs.
-        """
-        kept = asyncio.Event()
-        if keep:
-            kept.set()
-        try:
-            yield kept
-        finally:
-            if kept.is_set():
-                log.warning(
-                    "%s is left as it was, since its agents may hold logs: kabench collect %s, then kabench clean --run %s",
-                    setup.namespace,
-                    setup.run,
-                    setup.run,
-                )
-            else:
-                await undisturbed(self._remove(cluster, table, fleet, setup), "remove the run")
-
-    async def _remove(
-        self, cluster: Cluster, table: PodTable, fleet: KubernetesFleet, setup: RunSetup
-    ) -> None:
-        """Nothing is raised: how the run ended is not to be hidden by how its removal did."""
-        try:
-            if await remove_run(cluster, table, setup, fleet.losses):
-                return
-            reason = "it is still there"
-        except KabenchError as error:
-            reason = str(error)
-        log.warning(
-            "the namespace %s could not be removed: %s; later: kabench clean --run %s",
-            setup.namespace,
-            reason,
-            setup.run,
-        )
 
     async def _bring_up(
         self, cluster: Cluster, table: PodTable, fleet: KubernetesFleet, setup: RunSetup
@@ -160,19 +120,50 @@ class KubernetesBackend:
         await all_of({"agents": fleet.crew.ready(), "survey": fleet.survey(), **calls})
 
 
+@contextlib.asynccontextmanager
+async def _removal(cluster: Cluster, setup: RunSetup, *, keep: bool) -> AsyncIterator[asyncio.Event]:
+    """Remove the run at the end, however it comes.
+
+    While the event that is yielded is set, what an earlier session left stays: its agents may hold logs.
+    """
+    kept = asyncio.Event()
+    if keep:
+        kept.set()
+    try:
+        yield kept
+    finally:
+        if kept.is_set():
+            log.warning(
+                "%s is left as it was, since its agents may hold logs: kabench collect %s, then kabench clean --run %s",
+                setup.namespace,
+                setup.run,
+                setup.run,
+            )
+        else:
+            await undisturbed(_remove(cluster, setup), "remove the run")
+
+
+async def _remove(cluster: Cluster, setup: RunSetup) -> None:
+    """Nothing is raised: how the run ended is not to be hidden by how its removal did."""
+    try:
+        await remove(cluster, setup.namespace)
+    except KabenchError as error:
+        log.warning(
+            "the run %s could not be removed: %s; later: kabench clean --run %s", setup.run, error, setup.run
+        )
+
+
 async def _quota_is_seen(cluster: Cluster, setup: RunSetup) -> None:
     """Wait until the quota's controller has counted: before, every pod is refused."""
-    try:
-        async with asyncio.timeout(QUOTA_S):
-            while True:
-                quota = await cluster.get("ResourceQuota", QUOTA, setup.namespace) or {}
-                if quota.get("status", {}).get("hard"):
-                    return
-                await asyncio.sleep(POLL_S / 4)
-    except TimeoutError as error:
+
+    async def seen() -> bool:
+        quota = await cluster.get("ResourceQuota", QUOTA, setup.namespace) or {}
+        return bool(quota.get("status", {}).get("hard"))
+
+    if not await comes_true(seen, QUOTA_S, QUOTA_LOOK_S):
         raise ClusterError(
             f"the quota in {setup.namespace} is not looked at: see whether kube-controller-manager runs"
-        ) from error
+        )
 
 
 async def _canary(cluster: Cluster, table: PodTable, setup: RunSetup, scheduler: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.holding import HeldRun
 from kabench.backends.kubernetes.naming import AGENTS
 from kabench.backends.kubernetes.workers import is_ready
+from kabench.backends.patience import comes_true
 from kabench.errors import ClusterError, SpecError
 
 GONE_S = 60.0
@@ -67,12 +68,17 @@ async def remove(cluster: Cluster, namespace: str) -> None:
         async with asyncio.timeout(GONE_S):
             await _remove_pods(cluster, namespace)
             await cluster.delete("Namespace", namespace)
-            await _until(lambda: _is_gone(cluster, namespace))
+            await comes_true(lambda: is_gone(cluster, namespace), GONE_S, LOOK_S)
     except TimeoutError as error:
         raise ClusterError(
             f"the namespace {namespace} is not gone after {GONE_S:g} s: {await _what_is_left(cluster, namespace)}; "
             f"once that is mended, it goes by itself"
         ) from error
+
+
+async def is_gone(cluster: Cluster, namespace: str) -> bool:
+    """Whether there is no such namespace."""
+    return await cluster.get("Namespace", namespace) is None
 
 
 async def _remove_pods(cluster: Cluster, namespace: str) -> None:
@@ -87,10 +93,7 @@ async def _remove_pods(cluster: Cluster, namespace: str) -> None:
     async def none_left() -> bool:
         return not await cluster.list("Pod", namespace)
 
-    try:
-        async with asyncio.timeout(GRACE_S):
-            await _until(none_left)
-    except TimeoutError:
+    if not await comes_true(none_left, GRACE_S, LOOK_S):
         left = await cluster.list("Pod", namespace)
         await _end(cluster, namespace, [pod["metadata"]["name"] for pod in left])
 
@@ -99,17 +102,6 @@ async def _end(cluster: Cluster, namespace: str, names: Sequence[str]) -> None:
     """Delete pods without asking their kubelets."""
     for name in names:
         await cluster.delete("Pod", name, namespace, grace_s=0)
-
-
-async def _is_gone(cluster: Cluster, namespace: str) -> bool:
-    return await cluster.get("Namespace", namespace) is None
-
-
-async def _until(true: Callable[[], Awaitable[bool]]) -> None:
-    while True:
-        if await true():
-            return
-        await asyncio.sleep(LOOK_S)
 
 
 async def _what_is_left(cluster: Cluster, namespace: str) -> str:

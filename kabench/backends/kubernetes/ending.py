@@ -1,16 +1,14 @@
-"""Ending pods, one round's or all of a run, and the run's namespace."""
+"""Ending pods of a run that goes on."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.losses import Losses
-from kabench.backends.kubernetes.naming import AGENTS, ROLE, run_labels, selector
+from kabench.backends.kubernetes.naming import ROLE, run_labels, selector
 from kabench.backends.kubernetes.objects import RunSetup
 from kabench.backends.kubernetes.pods import Pod
-from kabench.backends.kubernetes.preflight import gone
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.tasks import all_of
 from kabench.errors import ClusterError
@@ -18,7 +16,6 @@ from kabench.errors import ClusterError
 END_S = 10.0
 """Pods end within their grace of a few seconds; those that do not are on nodes out of reach."""
 FORCED_S = 5.0
-NAMESPACE_S = 20.0
 
 
 async def end_pods(cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses, *roles: str) -> None:
@@ -89,20 +86,6 @@ async def _see_gone(
     except ClusterError:
         await force()
         await table.until(none_left, FORCED_S, why)
-
-
-async def remove_run(cluster: Cluster, table: PodTable, setup: RunSetup, losses: Losses) -> bool:
-    """Remove all that the run has in the cluster; False where it is not gone in time.
-
-    Pods come first: a namespace that is deleted with pods in it looks for their end in long intervals.
-    """
-    roles = sorted({pod.role for pod in table.pods.values() if pod.role})
-    await cluster.delete("DaemonSet", AGENTS, setup.namespace)
-    if roles:
-        with contextlib.suppress(ClusterError):  # the namespace's end is tried all the same
-            await end_pods(cluster, table, setup, losses, *roles)
-    await cluster.delete("Namespace", setup.namespace)
-    return await gone(cluster, setup.namespace, NAMESPACE_S)
 
 
 def _labels(setup: RunSetup, roles: Sequence[str]) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.cleaning import LOOK_S, is_gone
 from kabench.backends.kubernetes.holding import agent_pods, find_runs, token_in
 from kabench.backends.kubernetes.naming import namespace_of
 from kabench.backends.kubernetes.objects import pick_nodes
 from kabench.backends.kubernetes.workers import Worker, unfit, worker
+from kabench.backends.patience import comes_true
 from kabench.errors import ClusterError
 
 MOST_NAMED = 4
-POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ async def held_by(cluster: Cluster, run: str, *, gone_s: float = 30.0) -> Held |
     name = namespace_of(run)
     namespace = await cluster.get("Namespace", name)
     if namespace and namespace["metadata"].get("deletionTimestamp"):
-        if not await gone(cluster, name, gone_s):
+        if not await comes_true(lambda: is_gone(cluster, name), gone_s, LOOK_S):
             raise ClusterError(
                 f"the namespace {name} is going away, and still there after {gone_s:g} s; try later"
             )
@@ -84,15 +84,3 @@ async def held_by(cluster: Cluster, run: str, *, gone_s: float = 30.0) -> Held |
     if not token:
         return None
     return Held(token, tuple(sorted({pod.node for pod in await agent_pods(cluster, name) if pod.node})))
-
-
-async def gone(cluster: Cluster, namespace: str, seconds: float) -> bool:
-    """Wait until a namespace is gone; False where it is not, in time."""
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                if await cluster.get("Namespace", namespace) is None:
-                    return True
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        return False

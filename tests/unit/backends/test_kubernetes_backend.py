@@ -175,11 +175,12 @@ async def test_a_cancelled_start_leaves_nothing(cluster: LivingCluster) -> None:
 async def test_a_namespace_that_stays_is_told_and_hides_no_error(
     cluster: LivingCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("kabench.backends.kubernetes.ending.NAMESPACE_S", 0.01)
+    monkeypatch.setattr("kabench.backends.kubernetes.cleaning.GONE_S", 0.01)
     cluster.held_up["kabench-r"] = "a finalizer"
     with caplog.at_level(logging.WARNING), pytest.raises(ZeroDivisionError):
         async with started():
             raise ZeroDivisionError
+    assert "a finalizer" in caplog.text
     assert "kabench clean --run r" in caplog.text
 
 
@@ -318,14 +319,14 @@ async def test_a_signal_does_not_cut_the_removal_short(
     cluster: LivingCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
-    remove_run = backend_module.remove_run
+    remove = backend_module.remove
 
-    async def slow_removal(*arguments: Any) -> bool:
+    async def slow_removal(*arguments: Any) -> None:
         begun.set()
         await go_on.wait()
-        return await remove_run(*arguments)
+        await remove(*arguments)
 
-    monkeypatch.setattr(backend_module, "remove_run", slow_removal)
+    monkeypatch.setattr(backend_module, "remove", slow_removal)
 
     async def run() -> None:
         async with started():
