@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -17,10 +16,10 @@ from rich.console import Console
 from kabench.backends.base import Backend
 from kabench.backends.kubernetes.access import Access, current_context
 from kabench.backends.kubernetes.naming import KIND_CONTEXT
+from kabench.cli.cancelling import run_cancellable
 from kabench.cli.console import Terminal, say
 from kabench.cli.sources import is_built_in, load_source, seconds
 from kabench.clock import SystemClock
-from kabench.controller.observer import Observer
 from kabench.controller.run import run_benchmark
 from kabench.core.journal import RunStarted
 from kabench.core.plan import describe_plan, fit_duration, quick
@@ -104,7 +103,7 @@ def execute(request: Request) -> int:
         try:
             result = _watched(request, scenario, backend, store, told)
             code = exit_code(result)
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             told.print(
                 f"interrupted; what was measured is in {store.folder}", highlight=False, soft_wrap=True
             )
@@ -192,10 +191,12 @@ def _watched(
         live = LiveObserver(scenario, told, now_ns, backend.costs)
         live.plan(_opening(scenario, backend, store))
         with live:
-            return asyncio.run(_cancellable(scenario, backend, store, live, resume, live.refresh))
+            work = _ticking(run_benchmark(scenario, backend, store, live, resume=resume), live.refresh)
+            return run_cancellable(work, lambda: live.stage("stopping"))
     plain = PlainObserver(scenario, told, now_ns, backend.costs)
     plain.plan(_opening(scenario, backend, store))
-    return asyncio.run(_cancellable(scenario, backend, store, plain, resume, None))
+    work = run_benchmark(scenario, backend, store, plain, resume=resume)
+    return run_cancellable(work, lambda: plain.stage("stopping"))
 
 
 def _opening(scenario: Scenario, backend: Backend, store: RunStore) -> list[str]:
@@ -206,52 +207,21 @@ def _opening(scenario: Scenario, backend: Backend, store: RunStore) -> list[str]
     ]
 
 
-async def _cancellable(
-    scenario: Scenario,
-    backend: Backend,
-    store: RunStore,
-    observer: Observer,
-    resume: bool,
-    refresh: Callable[[], None] | None,
-) -> RunResult:
-    """Run until it ends or a signal cancels it; further signals change nothing, since the clean-up is under way."""
+async def _ticking(work: Coroutine[Any, Any, RunResult], tick: Callable[[], None]) -> RunResult:
+    """Do the work, and call `tick` twice a second meanwhile."""
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    told = False
+    handle: asyncio.Handle
 
-    def stop() -> None:
-        nonlocal told
-        if not told:
-            told = True
-            observer.stage("stopping")
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like are respected
-            loop.add_signal_handler(number, stop)
-    with _ticking(loop, refresh):
-        return await run_benchmark(scenario, backend, store, observer, resume=resume)
-
-
-@contextlib.contextmanager
-def _ticking(loop: asyncio.AbstractEventLoop, refresh: Callable[[], None] | None) -> Iterator[None]:
-    """Call `refresh` twice a second."""
-    handle: asyncio.TimerHandle | None = None
-
-    def tick() -> None:
+    def again() -> None:
         nonlocal handle
-        assert refresh is not None
-        refresh()
-        handle = loop.call_later(REFRESH_S, tick)
-
-    if refresh is not None:
         tick()
+        handle = loop.call_later(REFRESH_S, again)
+
+    handle = loop.call_soon(again)
     try:
-        yield
+        return await work
     finally:
-        if handle is not None:
-            handle.cancel()
+        handle.cancel()
 
 
 def _partial(store: RunStore) -> RunResult | None:
