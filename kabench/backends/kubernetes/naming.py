@@ -8,8 +8,8 @@ DOMAIN = "kabench.dev"
 FIELD_MANAGER = "kabench"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
-RUN, PHASE, BLOCK, ROLE, WORKLOAD = (
-    f"{DOMAIN}/{name}" for name in ("run", "phase", "block", "role", "workload")
+RUN, ROLE, WORKLOAD, REPLICA, BLOCK, PHASE = (
+    f"{DOMAIN}/{name}" for name in ("run", "role", "workload", "replica", "block", "phase")
 )
 EXPIRES = f"{DOMAIN}/expires"
 """Annotation of a run's namespace: the instant (RFC 3339, UTC) after which `kabench clean --expired` removes it."""
@@ -40,12 +40,12 @@ def namespace_of(run: str) -> str:
     return f"kabench-{run}"
 
 
-def run_labels(run: str, role: str = "", **more: str) -> dict[str, str]:
-    """Labels of an object of `run`; `more` by short names: `phase`, `block`, `workload`."""
+def run_labels(run: str, role: str = "") -> dict[str, str]:
+    """Labels of an object of `run`."""
     labels = {MANAGED_BY: "kabench", RUN: run}
     if role:
         labels[ROLE] = role
-    return labels | {f"{DOMAIN}/{name}": value for name, value in more.items()}
+    return labels
 
 
 def selector(labels: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from kabench.backends.base import NoiseWork
 from kabench.backends.kubernetes.api import Cluster, Object
 from kabench.backends.kubernetes.ending import end_each, end_pods
 from kabench.backends.kubernetes.losses import Losses
-from kabench.backends.kubernetes.naming import DECOY, NOISE
+from kabench.backends.kubernetes.naming import DECOY, NOISE, WORKLOAD
 from kabench.backends.kubernetes.objects import MOST_NOISE_S, RunSetup, decoy_pods, noise_pods
 from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
@@ -72,7 +72,7 @@ class NoiseMaker:
                 **{f"decoys on {host}": self._apply(pods) for host, pods in wanted.items()},
             }
         )
-        self._started.update({pod.uid: pod.label("workload") for pod in noise})
+        self._started.update({pod.uid: pod.label(WORKLOAD) for pod in noise})
         now_ns = self._clock.monotonic_ns()
         for host, pods in zip(fresh, made, strict=True):
             self._decoys[host] = _Decoys(tuple(pod.uid for pod in pods), now_ns)

@@ -16,12 +16,16 @@ from kabench.backends.kubernetes.manifests import Object, load, load_all
 from kabench.backends.kubernetes.naming import (
     AGENT,
     AGENTS,
+    BLOCK,
     CANARY,
     DECOY,
     EXPIRES,
     NOISE,
+    PHASE,
+    REPLICA,
     TARGET,
     TOKEN_KEY,
+    WORKLOAD,
     namespace_of,
     run_labels,
 )
@@ -270,7 +274,7 @@ def _token(setup: RunSetup) -> Object:
 def _service(setup: RunSetup, target: Target) -> Object:
     service = load("target-service")
     service["metadata"]["name"] = object_name("target", target.name)
-    labels = run_labels(setup.run, TARGET, workload=target.name)
+    labels = run_labels(setup.run, TARGET) | {WORKLOAD: target.name}
     service["metadata"]["labels"] = labels
     service["spec"]["selector"] = dict(labels)
     return service
@@ -298,10 +302,8 @@ def _target_pod(
     pod = target_pod(target, setup.scenario.kubernetes)
     replica = f"{target.name}-{number}"
     # the replica's own name is a label too: the pod's must differ from round to round, and may have been cut
-    labels = run_labels(
-        setup.run, TARGET, workload=target.name, replica=replica, block=str(block), phase=phase.name
-    )
-    _place_in(pod, setup, _own_labels(target) | labels)
+    labels = {WORKLOAD: target.name, REPLICA: replica, BLOCK: str(block), PHASE: phase.name}
+    _place_in(pod, setup, _own_labels(target) | run_labels(setup.run, TARGET) | labels)
     pod["metadata"]["name"] = object_name(replica, str(block), phase.name)
     pod["spec"]["schedulerName"] = phase.scheduler or DEFAULT_SCHEDULER
     _bind(pod, candidates)
@@ -332,7 +334,7 @@ def _stress_pod(
         else decoy_pod(stressor, kubernetes)
     )
     # an own pod's labels are its decoys' too: a scheduler must not tell them apart by these
-    labels = run_labels(setup.run, role, workload=stressor.label)
+    labels = run_labels(setup.run, role) | {WORKLOAD: stressor.label}
     _place_in(pod, setup, _own_labels(stressor) | labels)
     pod["metadata"]["name"] = object_name(role, str(number), node, round_name)
     pod["spec"]["schedulerName"] = DEFAULT_SCHEDULER

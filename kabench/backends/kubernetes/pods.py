@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kabench.backends.kubernetes.naming import DOMAIN, ROLE
+from kabench.backends.kubernetes.naming import ROLE
 from kabench.errors import ClusterError, KabenchError, SpecError
 
 SIGNALS = {130: "SIGINT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
@@ -55,11 +55,11 @@ class Pod:
     @property
     def role(self) -> str:
         """What it is for; "" where it is none of ours."""
-        return str(self.object["metadata"].get("labels", {}).get(ROLE, ""))
+        return self.label(ROLE)
 
-    def label(self, short: str) -> str:
-        """The value of one of our labels, by its short name; "" without it."""
-        return str(self.object["metadata"].get("labels", {}).get(f"{DOMAIN}/{short}", ""))
+    def label(self, name: str) -> str:
+        """The value of a label; "" without it."""
+        return str(self.object["metadata"].get("labels", {}).get(name, ""))
 
     @property
     def node(self) -> str:

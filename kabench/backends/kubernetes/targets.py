@@ -8,7 +8,7 @@ from kabench.backends.base import PlacedTarget, Round
 from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.ending import ask_to_end, see_the_end
 from kabench.backends.kubernetes.losses import Losses
-from kabench.backends.kubernetes.naming import TARGET
+from kabench.backends.kubernetes.naming import REPLICA, TARGET, WORKLOAD
 from kabench.backends.kubernetes.objects import DEFAULT_SCHEDULER, RunSetup, target_pods
 from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
@@ -109,9 +109,9 @@ class Targets:
             return
 
     def _placed(self, pod: Pod, asked_ns: int, phase: Phase) -> PlacedTarget:
-        target = self._targets[pod.label("workload")]
+        target = self._targets[pod.label(WORKLOAD)]
         return PlacedTarget(
-            name=pod.label("replica"),
+            name=pod.label(REPLICA),
             workload=target.name,
             kind=Kind(target.kind),
             node=pod.node,

@@ -65,9 +65,12 @@ def test_nothing_of_a_manifest_is_changed_but_what_the_round_decides(example: Sc
     assert decided["restartPolicy"] == "Never"
     assert spec == before["spec"]
     labels = pod["metadata"]["labels"]
-    ours = naming.run_labels(
-        "r", naming.TARGET, workload="my-cache", replica="my-cache-2", block="3", phase="default"
-    )
+    ours = naming.run_labels("r", naming.TARGET) | {
+        "kabench.dev/workload": "my-cache",
+        "kabench.dev/replica": "my-cache-2",
+        "kabench.dev/block": "3",
+        "kabench.dev/phase": "default",
+    }
     assert labels == before["metadata"]["labels"] | ours
     assert pod["metadata"]["name"] == "my-cache-2-3-default"
     assert target.pod.template == before  # and the scenario that results will hold neither
@@ -97,7 +100,7 @@ def test_own_noise_ends_and_its_decoys_look_like_it(example: Scenario) -> None:
         "decoy",
     )
     assert noise["metadata"]["labels"] == decoy["metadata"]["labels"]
-    assert decoy["metadata"]["labels"]["app"] == decoy["metadata"]["labels"][f"{naming.DOMAIN}/workload"]
+    assert decoy["metadata"]["labels"]["app"] == decoy["metadata"]["labels"][naming.WORKLOAD]
 
 
 def test_the_quota_counts_own_pods(example: Scenario) -> None:
