@@ -16,8 +16,8 @@ from cluster import layout
 from kabench.backends.kubernetes import naming
 from kabench.backends.kubernetes.access import Access
 from kabench.backends.kubernetes.api import Cluster as Api
-from kabench.backends.kubernetes.api import Object, open_cluster
-from kabench.backends.kubernetes.manifests import load_all
+from kabench.backends.kubernetes.api import open_cluster
+from kabench.backends.kubernetes.manifests import Object, load_all
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from e2e_kit import Cluster
 
 from kabench.backends.kubernetes import naming
 from kabench.backends.kubernetes.api import Cluster as Api
-from kabench.backends.kubernetes.api import Object
+from kabench.backends.kubernetes.manifests import Object
 from kabench.store.collect import find
 
 AGENTS = 6

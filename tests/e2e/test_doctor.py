@@ -19,8 +19,7 @@ from run_kit import until, write_scenario
 from cluster import layout
 from kabench.backends.kubernetes import naming
 from kabench.backends.kubernetes.api import Cluster as Api
-from kabench.backends.kubernetes.api import Object
-from kabench.backends.kubernetes.manifests import load_all
+from kabench.backends.kubernetes.manifests import Object, load_all
 
 LESSER = "s-test-lesser"
 LAST_WORKER = "worker-6"

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 from kabench.backends.base import AgentEndpoint
 from kabench.backends.kubernetes.access import Transport
-from kabench.backends.kubernetes.api import Cluster, Refused
+from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.ending import end_each
 from kabench.backends.kubernetes.holding import endpoint
 from kabench.backends.kubernetes.losses import Losses
 from kabench.backends.kubernetes.naming import AGENT, AGENTS
 from kabench.backends.kubernetes.objects import RunSetup
 from kabench.backends.kubernetes.pods import Pod
+from kabench.backends.kubernetes.refusals import QUOTA_UNSEEN, Refused
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.kubernetes.workers import Worker, is_ready
 from kabench.errors import ClusterError
@@ -120,7 +121,7 @@ class Agents:
             return
         for event in await self._cluster.list("Event", self._setup.namespace, fields="reason=FailedCreate"):
             about = event.get("regarding", {})
-            if about.get("kind") == "DaemonSet" and "status unknown for quota" not in event.get("note", ""):
+            if about.get("kind") == "DaemonSet" and QUOTA_UNSEEN not in event.get("note", ""):
                 raise ClusterError(f"the agents' pods are refused: {event.get('note')}")
 
     async def _replace(self, pod: Pod) -> None:

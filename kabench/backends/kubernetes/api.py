@@ -18,12 +18,12 @@ import aiohttp
 from kubernetes_asyncio import client, config
 
 from kabench.backends.kubernetes.access import IN_CLUSTER, Access
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import FIELD_MANAGER
-from kabench.backends.patience import Patience, is_starting
+from kabench.backends.kubernetes.refusals import Refused, passes, refused, said
+from kabench.backends.patience import Patience
 from kabench.clock import Clock, SystemClock
 from kabench.errors import ClusterError, SpecError
-
-Object = dict[str, Any]
 
 CALL_S = 10.0
 WATCH_S = 60
@@ -36,10 +36,7 @@ REFRESH_S = 60.0
 """How often a credential that a plugin gives out is asked for again."""
 
 APPLY = "application/apply-patch+yaml"
-CONFLICT, GONE, TOO_MANY = 409, 410, 429
-
-NOT_YET = ("status unknown for quota", 'serviceaccount "default" not found')
-"""Refusals that pass: controllers have yet to see a namespace that is new."""
+NOT_FOUND, GONE = 404, 410
 
 
 class _Resource(NamedTuple):
@@ -65,14 +62,6 @@ _RESOURCES: Mapping[str, _Resource] = {
     "ClusterRoleBinding": _Resource("RbacAuthorizationV1Api", "cluster_role_binding", False),
     "Job": _Resource("BatchV1Api", "job", True),
 }
-
-
-class Refused(ClusterError):
-    """The API server refused a call: `status` as HTTP has it, `message` in its own words."""
-
-    def __init__(self, status: int, message: str, text: str) -> None:
-        super().__init__(text)
-        self.status, self.message = status, message
 
 
 class Change(NamedTuple):
@@ -136,7 +125,7 @@ class Cluster:
         try:
             return await self._call(kind, "read", name, namespace=namespace)
         except Refused as error:
-            if error.status == 404:
+            if error.status == NOT_FOUND:
                 return None
             raise
 
@@ -173,7 +162,7 @@ class Cluster:
         try:
             await self._call(kind, "delete", name, namespace=namespace, body=options)
         except Refused as error:
-            if error.status == 404:
+            if error.status == NOT_FOUND:
                 return False
             raise
         return True
@@ -276,12 +265,12 @@ class Cluster:
         response = await call(*arguments, **selectors, **more, **request_s)
         async with response:
             if response.status >= 400:
-                raise _refused(f"watch {kind}", response.status, _message(await response.text()))
+                raise refused(f"watch {kind}", response.status, said(await response.text()))
             async for line in response.content:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     status = event["object"]
-                    raise _refused(f"watch {kind}", int(status.get("code", 0)), str(status.get("message")))
+                    raise refused(f"watch {kind}", int(status.get("code", 0)), str(status.get("message")))
                 yield Change(event["type"], event["object"])
 
     def proxied(
@@ -347,7 +336,7 @@ class Cluster:
                 if response.status < 400:
                     answer: Object = json.loads(text)
                     return answer
-                error = _refused(what, response.status, _message(text))
+                error = refused(what, response.status, said(text))
                 if not self._may_pass(error):
                     raise error
                 await patience.pause(error)
@@ -360,8 +349,8 @@ class Cluster:
     def _may_pass(self, error: Refused) -> bool:
         """Whether to ask again. An API server that was away a moment ago may not have read all roles and bindings yet."""
         if error.status not in (401, 403) or self._away_ns is None:
-            return _passes(error)
-        return _passes(error) or self._clock.monotonic_ns() - self._away_ns < SETTLING_NS
+            return passes(error)
+        return passes(error) or self._clock.monotonic_ns() - self._away_ns < SETTLING_NS
 
     def _unreachable(self, error: Exception) -> ClusterError:
         cause = f"no answer within {CALL_S:g} s" if isinstance(error, TimeoutError) else str(error)
@@ -399,36 +388,3 @@ def _keep(known: dict[str, Object], change: Change) -> None:
         known.pop(uid, None)
     else:
         known[uid] = change.object
-
-
-def _message(text: str) -> str:
-    """What the API server says in its Status, or the text itself."""
-    try:
-        said = json.loads(text)
-        return str(said.get("message") or said.get("reason") or text)
-    except (ValueError, AttributeError):
-        return text.strip()[:300]
-
-
-def _passes(error: Refused) -> bool:
-    """Whether it may be granted when asked again; a conflict is with another writer of the same instant."""
-    if error.status >= 500 or error.status in (CONFLICT, TOO_MANY):
-        return True
-    if is_starting(error.status, error.message):
-        return True
-    return error.status == 403 and any(reason in error.message for reason in NOT_YET)
-
-
-def _refused(what: str, status: int, message: str) -> Refused:
-    """A refusal, with what to do about it."""
-    if status == 401:
-        hint = "; the credentials are not accepted: log in anew"
-    elif status == 403 and "exceeded quota" in message:
-        hint = "; raise the quota, or ask for fewer replicas"
-    elif status == 403 and ("PodSecurity" in message or "denied the request" in message):
-        hint = "; the cluster's admission forbids it"
-    elif status == 403:
-        hint = "; kabench doctor lists the rights that are needed and missing"
-    else:
-        hint = ""
-    return Refused(status, message, f"the API server refuses to {what}: {message}{hint}")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from kabench.backends.base import Fleet
 from kabench.backends.kubernetes.access import Access
-from kabench.backends.kubernetes.api import Cluster, Object, open_cluster
+from kabench.backends.kubernetes.api import Cluster, open_cluster
 from kabench.backends.kubernetes.cleaning import remove
 from kabench.backends.kubernetes.ending import end_pods
 from kabench.backends.kubernetes.fleet import KubernetesFleet
 from kabench.backends.kubernetes.lease import Lease, expiry
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import CANARY, DECOY, NOISE, QUOTA, TARGET
 from kabench.backends.kubernetes.objects import (
     RunSetup,

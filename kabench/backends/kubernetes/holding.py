@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from kabench.backends.base import AgentEndpoint
 from kabench.backends.kubernetes.access import Transport
-from kabench.backends.kubernetes.api import Cluster, Object
+from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import (
     AGENT,
     AGENT_PORT,

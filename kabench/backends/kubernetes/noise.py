@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kabench.backends.base import NoiseWork
-from kabench.backends.kubernetes.api import Cluster, Object
+from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.ending import end_each, end_pods
 from kabench.backends.kubernetes.losses import Losses
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import DECOY, NOISE, WORKLOAD
 from kabench.backends.kubernetes.objects import MOST_NOISE_S, RunSetup, decoy_pods, noise_pods
 from kabench.backends.kubernetes.pods import Pod

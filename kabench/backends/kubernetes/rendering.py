@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ruamel.yaml import YAML
 
-from kabench.backends.kubernetes.api import Cluster, Refused
+from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import SYSTEM_NAMESPACE
 from kabench.backends.kubernetes.objects import (
@@ -20,6 +20,7 @@ from kabench.backends.kubernetes.objects import (
     schedulers,
     target_pods,
 )
+from kabench.backends.kubernetes.refusals import Refused
 from kabench.core.identity import window_name
 from kabench.core.spec import Phase, Scenario
 

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from kabench.backends.kubernetes.api import Cluster, Object
+from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.pods import Pod
 from kabench.clock import Clock
 from kabench.core.spec import NS_PER_S

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from kabench.backends.base import AgentEndpoint, Node
 from kabench.backends.kubernetes.access import Transport
 from kabench.backends.kubernetes.agents import Agents
-from kabench.backends.kubernetes.api import Cluster, Refused
+from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.cleaning import remove
 from kabench.backends.kubernetes.doctor import Finding, some
 from kabench.backends.kubernetes.losses import Losses
@@ -23,6 +23,7 @@ from kabench.backends.kubernetes.objects import (
     scheduler_canary,
     target_pods,
 )
+from kabench.backends.kubernetes.refusals import Refused
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.kubernetes.workers import Worker
 from kabench.backends.tasks import all_of, undisturbed

@@ -14,7 +14,8 @@ from typing import Any
 
 from memory_cluster import MemoryCluster, a_node
 
-from kabench.backends.kubernetes.api import Change, Object
+from kabench.backends.kubernetes.api import Change
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.objects import HOSTNAME
 
 SCHEDULERS = ("default-scheduler", "second")

@@ -8,7 +8,8 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kabench.backends.kubernetes.api import Change, Object, Refused, relisted
+from kabench.backends.kubernetes.api import Change, relisted
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import (
     AGENT,
     AGENTS,
@@ -18,6 +19,7 @@ from kabench.backends.kubernetes.naming import (
     namespace_of,
     run_labels,
 )
+from kabench.backends.kubernetes.refusals import Refused
 
 Key = tuple[str, str, str]
 

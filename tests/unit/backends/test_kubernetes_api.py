@@ -12,7 +12,8 @@ from kubernetes_asyncio import client
 
 from kabench.backends import patience
 from kabench.backends.kubernetes import api as api_module
-from kabench.backends.kubernetes.api import Cluster, Refused, _passes, _refused, relisted
+from kabench.backends.kubernetes.api import Cluster, relisted
+from kabench.backends.kubernetes.refusals import Refused, passes, refused
 from kabench.clock import SystemClock
 
 
@@ -33,7 +34,7 @@ def test_what_happened_between_two_lists_is_told_as_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "passes"),
+    ("status", "message", "again"),
     [
         (500, "etcdserver: leader changed", True),
         (503, "starting", True),
@@ -52,8 +53,8 @@ def test_what_happened_between_two_lists_is_told_as_changes() -> None:
         (422, "invalid", False),
     ],
 )
-def test_which_refusals_are_asked_again(status: int, message: str, passes: bool) -> None:
-    assert _passes(_refused("patch Pod x", status, message)) is passes
+def test_which_refusals_are_asked_again(status: int, message: str, again: bool) -> None:
+    assert passes(refused("patch Pod x", status, message)) is again
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_which_refusals_are_asked_again(status: int, message: str, passes: bool)
     ],
 )
 def test_a_refusal_says_what_to_do(status: int, message: str, advice: str) -> None:
-    error = _refused("patch Pod x", status, message)
+    error = refused("patch Pod x", status, message)
     assert message in str(error)
     assert advice in str(error)
     assert (error.status, error.message) == (status, message)

@@ -16,8 +16,8 @@ from memory_cluster import a_namespace, a_pod, a_token
 from kabench.backends.base import Fleet, Round
 from kabench.backends.kubernetes import backend as backend_module
 from kabench.backends.kubernetes.access import Access
-from kabench.backends.kubernetes.api import Refused
 from kabench.backends.kubernetes.backend import KubernetesBackend
+from kabench.backends.kubernetes.refusals import Refused
 from kabench.clock import ManualClock
 from kabench.core.roles import roles
 from kabench.core.spec import NS_PER_S, Noise, Phase, Scenario, Stressor, Target

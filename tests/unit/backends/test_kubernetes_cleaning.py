@@ -9,9 +9,10 @@ import pytest
 from memory_cluster import MemoryCluster, a_namespace, a_node, a_pod
 
 from kabench.backends.kubernetes import cleaning
-from kabench.backends.kubernetes.api import Cluster, Object
+from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.cleaning import remove, to_remove
 from kabench.backends.kubernetes.holding import HeldRun
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import namespace_of
 from kabench.errors import ClusterError, SpecError
 

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 from memory_cluster import MemoryCluster, a_namespace, a_pod, a_token
 
-from kabench.backends.kubernetes.api import Cluster, Object
+from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.holding import Holders, expires_at, find_run, find_runs, holders
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import EXPIRES, NOISE
 from kabench.errors import SpecError
 

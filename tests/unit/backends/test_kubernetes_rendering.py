@@ -8,8 +8,9 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from kabench.backends.kubernetes.api import Cluster, Refused
+from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.naming import ROLE, TARGET
+from kabench.backends.kubernetes.refusals import Refused
 from kabench.backends.kubernetes.rendering import TOKEN, as_yaml, asked, example_objects
 from kabench.core.scenario import KUBERNETES_ARMS, load_scenario, override, with_arms
 from kabench.core.spec import Scenario

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from kabench.backends.kubernetes.api import Change, Cluster, Object
+from kabench.backends.kubernetes.api import Change, Cluster
+from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
 from kabench.clock import ManualClock
