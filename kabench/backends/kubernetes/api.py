@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -22,6 +22,7 @@ from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import FIELD_MANAGER
 from kabench.backends.kubernetes.refusals import Refused, passes, refused, said
 from kabench.backends.patience import Patience
+from kabench.backends.tasks import all_of
 from kabench.clock import Clock, SystemClock
 from kabench.errors import ClusterError, SpecError
 
@@ -366,6 +367,20 @@ class Cluster:
 
 
 _RAW: Mapping[str, Any] = {"_preload_content": False, "_request_timeout": CALL_S}
+
+
+async def apply_all(cluster: Cluster, wanted: Iterable[Object], *, dry_run: bool = False) -> list[Object]:
+    """Apply objects together; what they have become, in their order.
+
+    Raises:
+        Refused: one is not let in.
+        ClusterError: the API server does not answer.
+    """
+    calls = {
+        f"apply {one['kind']} {one['metadata']['name']}": cluster.apply(one, dry_run=dry_run)
+        for one in wanted
+    }
+    return await all_of(calls)
 
 
 def relisted(known: dict[str, Object], items: list[Object]) -> list[Change]:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from kabench.backends.base import Fleet
 from kabench.backends.kubernetes.access import Access
-from kabench.backends.kubernetes.api import Cluster, open_cluster
+from kabench.backends.kubernetes.api import Cluster, apply_all, open_cluster
 from kabench.backends.kubernetes.cleaning import remove
 from kabench.backends.kubernetes.ending import end_pods
 from kabench.backends.kubernetes.fleet import KubernetesFleet
 from kabench.backends.kubernetes.lease import Lease, expiry
-from kabench.backends.kubernetes.manifests import Object
 from kabench.backends.kubernetes.naming import CANARY, DECOY, NOISE, QUOTA, TARGET
 from kabench.backends.kubernetes.objects import (
     RunSetup,
@@ -110,11 +109,10 @@ class KubernetesBackend:
         await cluster.apply(namespace)
         agents = [one for one in rest if one["kind"] == "DaemonSet"]
         others = [one for one in rest if one["kind"] != "DaemonSet"]
-        await all_of({f"apply {_name(one)}": cluster.apply(one) for one in others})
+        await apply_all(cluster, others)
         await end_pods(cluster, table, setup, fleet.losses, TARGET, NOISE, DECOY, CANARY)
         await _quota_is_seen(cluster, setup)
-        for one in agents:
-            await cluster.apply(one)
+        await apply_all(cluster, agents)
         calls = {
             f"canary of {name}": _canary(cluster, table, setup, name) for name in schedulers(setup.scenario)
         }
@@ -195,7 +193,3 @@ async def _canary(cluster: Cluster, table: PodTable, setup: RunSetup, scheduler:
 def _longest_s(scenario: Scenario) -> float:
     """How long a run takes at most, as it is planned."""
     return scenario.timing.budget_s or planned_s(scenario, reserve=True, costs=COSTS)
-
-
-def _name(one: Object) -> str:
-    return f"{one['kind']} {one['metadata']['name']}"

@@ -13,7 +13,7 @@ from kabench.backends.kubernetes.api import Cluster
 from kabench.backends.kubernetes.holding import HeldRun
 from kabench.backends.kubernetes.manifests import Object, load_all
 from kabench.backends.kubernetes.naming import CONTROLLER, OUR_CONTEXTS
-from kabench.backends.kubernetes.workers import unfit
+from kabench.backends.kubernetes.workers import full_names, left_out, unfit
 from kabench.backends.tasks import all_of
 
 Level = Literal["ok", "note", "warning", "problem"]
@@ -23,7 +23,6 @@ MOST_LISTED = 50
 """So many images a kubelet tells of, unless told otherwise; the largest first."""
 MOST_NAMED = 8
 METRICS = "metrics.k8s.io"
-LIBRARY = "docker.io/library/"
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,12 @@ async def rights_finding(cluster: Cluster) -> Finding:
 
 def workers_finding(nodes: Sequence[Object], wanted: int) -> Finding:
     """Whether enough nodes take pods."""
-    reasons = {node["metadata"]["name"]: unfit(node) for node in nodes}
-    fit = sorted(name for name, reason in reasons.items() if not reason)
-    left_out = some([f"{name} is {reason}" for name, reason in sorted(reasons.items()) if reason])
-    also = f"; {left_out}" if left_out else ""
+    reasons = left_out(nodes)
+    fit = sorted({node["metadata"]["name"] for node in nodes} - reasons.keys())
+    also = f"; {some([f'{name} is {reason}' for name, reason in reasons.items()])}" if reasons else ""
     if len(fit) >= wanted:
         return Finding("workers", "ok", f"{len(fit)} take pods, {wanted} are wanted: {some(fit)}{also}")
-    cordoned = [name for name, reason in sorted(reasons.items()) if reason == "cordoned"]
+    cordoned = [name for name, reason in reasons.items() if reason == "cordoned"]
     ways = [
         *([f"kubectl uncordon {' '.join(cordoned)}"] if cordoned else []),
         *([f"--agents {len(fit)}"] if fit else []),
@@ -226,15 +224,8 @@ def _least_filled(sizes: Sequence[int], noisy: int) -> int:
 
 
 def _has(status: Mapping[str, Any], image: str) -> bool:
-    wanted = _full_names(image)
+    wanted = full_names(image)
     return any(name in wanted for listed in status.get("images", ()) for name in listed.get("names") or ())
-
-
-def _full_names(image: str) -> set[str]:
-    """What a kubelet may list `image` as; runtimes fill in the registry and the tag."""
-    last = image.rpartition("/")[2]
-    tagged = image if ":" in last or "@" in last else f"{image}:latest"
-    return {tagged, f"docker.io/{tagged}", f"{LIBRARY}{tagged}", f"localhost/{tagged}"}
 
 
 def _ranges(cpus: frozenset[int]) -> str:

@@ -17,7 +17,7 @@ from kabench.backends.kubernetes.noise import NoiseMaker, require_room
 from kabench.backends.kubernetes.objects import MOST_NOISE_S, RunSetup
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.kubernetes.targets import PLACE_S, Targets
-from kabench.backends.kubernetes.workers import Worker
+from kabench.backends.kubernetes.workers import Worker, full_names
 from kabench.backends.pins import nodes_for
 from kabench.clock import Clock
 from kabench.core.contention import Contention
@@ -146,8 +146,6 @@ class KubernetesFleet:
 
 
 def _image(name: str, digests: Mapping[str, str]) -> dict[str, str]:
-    """A scenario's image with its digest; the kubelet lists full names."""
-    for full in (name, f"docker.io/library/{name}", f"docker.io/{name}"):
-        if full in digests:
-            return {"name": name, "digest": digests[full]}
-    return {"name": name, "digest": "unavailable"}
+    """A scenario's image with its digest."""
+    found = (digests[full] for full in full_names(name) if full in digests)
+    return {"name": name, "digest": next(found, "unavailable")}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kabench.backends.base import NoiseWork
-from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.api import Cluster, apply_all
 from kabench.backends.kubernetes.ending import end_each, end_pods
 from kabench.backends.kubernetes.losses import Losses
 from kabench.backends.kubernetes.manifests import Object
@@ -97,8 +97,7 @@ class NoiseMaker:
         return sorted([*work, *missing], key=lambda one: (one.node, one.stressor))
 
     async def _apply(self, pods: Sequence[Object]) -> list[Pod]:
-        calls = {pod["metadata"]["name"]: self._cluster.apply(pod) for pod in pods}
-        return [Pod(one) for one in await all_of(calls)]
+        return [Pod(one) for one in await apply_all(self._cluster, pods)]
 
     def _lasts(self, host: str, wanted: Sequence[str], seconds: int) -> bool:
         """Whether the decoys on a node are wanted, there, and young enough to outlive another round."""

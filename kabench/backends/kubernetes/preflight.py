@@ -9,7 +9,7 @@ from kabench.backends.kubernetes.cleaning import LOOK_S, is_gone
 from kabench.backends.kubernetes.holding import agent_pods, find_runs, token_in
 from kabench.backends.kubernetes.naming import namespace_of
 from kabench.backends.kubernetes.objects import pick_nodes
-from kabench.backends.kubernetes.workers import Worker, unfit, worker
+from kabench.backends.kubernetes.workers import Worker, left_out, worker
 from kabench.backends.patience import comes_true
 from kabench.errors import ClusterError
 
@@ -33,11 +33,11 @@ async def choose_workers(cluster: Cluster, wanted: int, seed: int, held: Held | 
     found = {one["metadata"]["name"]: one for one in await cluster.list("Node")}
     if held and set(held.nodes) <= found.keys() and len(held.nodes) == wanted:
         return [worker(found[name]) for name in held.nodes]
-    reasons = {name: unfit(one) for name, one in found.items()}
-    fit = [name for name, reason in reasons.items() if not reason]
+    reasons = left_out(found.values())
+    fit = [name for name in found if name not in reasons]
     if len(fit) < wanted:
-        left_out = [f"{name}: {reason}" for name, reason in sorted(reasons.items()) if reason]
-        detail = f" ({', '.join(left_out[:MOST_NAMED])})" if left_out else ""
+        told = [f"{name}: {reason}" for name, reason in reasons.items()]
+        detail = f" ({', '.join(told[:MOST_NAMED])})" if told else ""
         raise ClusterError(
             f"{len(fit)} workers of {cluster.context} take pods and {wanted} are wanted{detail}; "
             f"give --agents {len(fit) or 1} or fewer, or add workers"

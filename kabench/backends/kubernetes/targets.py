@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kabench.backends.base import PlacedTarget, Round
-from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.api import Cluster, apply_all
 from kabench.backends.kubernetes.ending import ask_to_end, see_the_end
 from kabench.backends.kubernetes.losses import Losses
 from kabench.backends.kubernetes.naming import REPLICA, TARGET, WORKLOAD
@@ -13,7 +13,6 @@ from kabench.backends.kubernetes.objects import DEFAULT_SCHEDULER, RunSetup, tar
 from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.kubernetes.templates import target_port
-from kabench.backends.tasks import all_of
 from kabench.clock import Clock
 from kabench.core.identity import Kind
 from kabench.core.spec import Phase
@@ -48,7 +47,7 @@ class Targets:
         wanted = target_pods(self._setup, round_.phase, round_.block, hostnames)
         await self.gone()
         asked_ns = self._clock.monotonic_ns()
-        made = await all_of({pod["metadata"]["name"]: self._cluster.apply(pod) for pod in wanted})
+        made = await apply_all(self._cluster, wanted)
         uids = [one["metadata"]["uid"] for one in made]
         await self._table.until(lambda: self._all_run(uids), PLACE_S, lambda: self._late(uids))
         await self._events(uids, round_.phase)

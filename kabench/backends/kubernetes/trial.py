@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from kabench.backends.base import AgentEndpoint, Node
 from kabench.backends.kubernetes.access import Transport
 from kabench.backends.kubernetes.agents import Agents
-from kabench.backends.kubernetes.api import Cluster
+from kabench.backends.kubernetes.api import Cluster, apply_all
 from kabench.backends.kubernetes.cleaning import remove
 from kabench.backends.kubernetes.doctor import Finding, some
 from kabench.backends.kubernetes.losses import Losses
@@ -108,8 +108,8 @@ async def _admission(cluster: Cluster, setup: RunSetup, rest: Sequence[Object]) 
     others = [one for one in rest if one["kind"] != "DaemonSet"]
     pods = round_pods(setup)
     try:
-        await all_of({_name(one): cluster.apply(one) for one in others})
-        await all_of({_name(pod): cluster.apply(pod, dry_run=True) for pod in pods})
+        await apply_all(cluster, others)
+        await apply_all(cluster, pods, dry_run=True)
     except Refused as error:
         return Finding("admission", "problem", str(error), "let it in, or change what the scenario asks for")
     return Finding("admission", "ok", f"all {len(pods)} sorts of pods are let in, Pod Security is restricted")
@@ -141,7 +141,7 @@ async def _agents(
     """Whether an agent comes up on every worker."""
     began_ns = clock.monotonic_ns()
     try:
-        await all_of({_name(one): cluster.apply(one) for one in rest if one["kind"] == "DaemonSet"})
+        await apply_all(cluster, [one for one in rest if one["kind"] == "DaemonSet"])
         await agents.ready()
     except KabenchError as error:
         return Finding("agents", "problem", str(error))
@@ -152,7 +152,3 @@ async def _agents(
 def _sort(pod: Object) -> str:
     """What the pods of one workload have in common."""
     return str(pod["metadata"]["labels"].get(WORKLOAD, ""))
-
-
-def _name(one: Object) -> str:
-    return f"{one['kind']} {one['metadata']['name']}"

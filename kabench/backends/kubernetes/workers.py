@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,19 @@ def unfit(found: Mapping[str, Any]) -> str:
     taints = found.get("spec", {}).get("taints") or ()
     hard = [taint["key"] for taint in taints if taint.get("effect") in ("NoSchedule", "NoExecute")]
     return f"tainted {hard[0]}" if hard else ""
+
+
+def left_out(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Why those of the nodes that take no pods of ours do not, by name."""
+    reasons = {node["metadata"]["name"]: unfit(node) for node in found}
+    return {name: reason for name, reason in sorted(reasons.items()) if reason}
+
+
+def full_names(image: str) -> tuple[str, ...]:
+    """What a kubelet may list `image` as; runtimes fill in the registry and the tag."""
+    last = image.rpartition("/")[2]
+    tagged = image if ":" in last or "@" in last else f"{image}:latest"
+    return tagged, f"docker.io/library/{tagged}", f"docker.io/{tagged}", f"localhost/{tagged}"
 
 
 def is_ready(found: Mapping[str, Any]) -> bool:

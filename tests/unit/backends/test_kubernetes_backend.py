@@ -350,3 +350,17 @@ async def test_the_time_to_schedule_is_from_the_request_to_the_first_sight_of_a_
         cluster.state = lambda _pod: clock.advance(7)
         placed = await fleet.place(round_of(fleet), {})
         assert [target.pending_ns for target in placed] == [14, 14]  # all are asked for together
+
+
+async def test_images_are_recorded_with_the_digests_that_kubelets_list_them_by(
+    cluster: LivingCluster,
+) -> None:
+    wanted = scenario()
+    image, digest = wanted.kubernetes.images.redis, f"sha256:{'1' * 64}"
+    listed = [f"docker.io/library/{image}", f"docker.io/library/redis@{digest}"]
+    for node in cluster.objects.values():
+        node["status"]["images"] = [{"names": listed}]
+    async with started(wanted) as fleet:
+        images = fleet.environment()["images"]
+    assert images["redis"] == {"name": image, "digest": digest}
+    assert images["noise"]["digest"] == "unavailable"
