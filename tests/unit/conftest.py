@@ -1,7 +1,12 @@
-"""What unit tests share: hypothesis without deadlines (the machine may be busy), and logs as an agent writes them."""
+"""What unit tests share: hypothesis without deadlines (the machine may be busy), logs as an agent writes them,
+and the builder of synthetic runs."""
 
 import hashlib
+import importlib.util
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -121,3 +126,16 @@ def forge():
 def shared_forge():
     """A maker of logs for what a module makes once."""
     return Forge()
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """`report/build.py`, loaded by its path: test folders are not packages."""
+    name = "kabench_synthetic_runs"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("report") / "build.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
