@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kabench.core.identity import silent_scheduler
+
 BEST, WORST = "the best that placement could reach here", "the worst that placement could do here"
 _BOUNDS = {"quiet": BEST, "noisy": WORST}
 
@@ -17,7 +19,7 @@ def bound_of(scenario: Mapping[str, Any], phase: str) -> str:
 
 def was_decided_by(by: str, scheduler: str) -> bool:
     """Whether a placement's `decided_by` names that scheduler; one that sends no events is believed."""
-    return by in (scheduler, f"schedulerName {scheduler} (no event)")
+    return by in (scheduler, silent_scheduler(scheduler))
 
 
 def capital(text: str) -> str:

@@ -57,7 +57,7 @@ class Observer(Protocol):
 
 
 class NullObserver:
-    """Watches nothing: for `--json` and for tests."""
+    """Watches nothing: for callers that want the result alone, and to inherit from."""
 
     def plan(self, lines: Sequence[str]) -> None:
         """Nothing."""

