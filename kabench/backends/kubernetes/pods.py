@@ -100,6 +100,14 @@ class Pod:
         return found
 
     @property
+    def fails_its_probe(self) -> bool:
+        """Whether a container runs and its own readiness probe fails: overload, a result, and no loss.
+
+        Of a pod on a node out of reach the cluster says that it is not ready, and leaves its containers as they were.
+        """
+        return any(container.get("ready") is False for container in self.containers)
+
+    @property
     def last_words(self) -> str:
         """The termination message of the container that ended; "" without one."""
         for container in self.containers:
@@ -189,8 +197,8 @@ def loss(before: Pod, after: Pod | None) -> str:
         return after.end
     if after.restarts > before.restarts and not before.end:
         return after.restart
-    if before.ready and not after.ready and after.running:
-        return "its node is out of reach, or it is not ready any more"
+    if before.ready and not after.ready and after.running and not after.fails_its_probe:
+        return "its node is out of reach"
     return ""
 
 

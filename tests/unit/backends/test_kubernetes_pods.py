@@ -141,8 +141,10 @@ def restarted(count: int) -> Pod:
         (
             pod(RUNNING, conditions=READY),
             pod(RUNNING),
-            "its node is out of reach, or it is not ready any more",
+            "its node is out of reach",
         ),
+        (pod(RUNNING, conditions=READY), pod({**RUNNING, "ready": False}), ""),
+        (pod(RUNNING, conditions=READY), pod({**RUNNING, "ready": True}), "its node is out of reach"),
         (pod(RUNNING, conditions=READY), pod(RUNNING, ending=True), "the pod was deleted"),
     ],
 )
