@@ -84,7 +84,7 @@ async def open_cluster(access: Access, clock: Clock | None = None) -> AsyncItera
     loader = None
     try:
         if context == IN_CLUSTER:
-            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]  # typed in part
         else:
             loader = await config.load_kube_config(
                 access.files, context, client_configuration=settings, persist_config=False
