@@ -43,7 +43,8 @@ def find_redis_server() -> RedisServer:
     """
     for name in SERVERS_ON_PATH:
         if found := shutil.which(name):
-            return RedisServer(Path(found).resolve(), version_of([found, "--version"]), "PATH")
+            # not resolved: Debian's redis-server is a link to a program that goes by the name it was called by
+            return RedisServer(Path(found).absolute(), version_of([found, "--version"]), "PATH")
     carried = carried_server()
     if carried is None:
         raise ClusterError(

@@ -29,6 +29,15 @@ def test_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (server.path, server.version, server.source) == (redis, "Redis server v=7.0.15", "PATH")
 
 
+def test_a_link_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's redis-server links to redis-check-rdb, which is a server only under the name redis-server."""
+    program(tmp_path, "redis-check-rdb", "echo \"I am ${0##*/}\"")
+    (tmp_path / "redis-server").symlink_to("redis-check-rdb")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    server = find_redis_server()
+    assert (server.path.name, server.version) == ("redis-server", "I am redis-server")
+
+
 def test_else_the_package_carries_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     server = find_redis_server()
