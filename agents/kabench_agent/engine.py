@@ -7,8 +7,9 @@ waiting are in its coroutines. With a manual clock, a fake pacer and a fake tran
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from kabench.clock import Clock
@@ -25,9 +26,13 @@ from kabench_agent.protocols.http1 import HttpCodec
 from kabench_agent.protocols.null import NullCodec
 from kabench_agent.protocols.resp import RespCodec
 from kabench_agent.recorder import Recorder
+from kabench_agent.turns import PAUSE_S, moment_s
 from kabench_agent.vitals import SystemVitals, Vitals
 
 Sink = Callable[[Interval], None]
+
+FOREVER_NS = 1 << 62
+"""An instant that does not come."""
 
 
 class Engine:
@@ -93,11 +98,14 @@ class Engine:
         self._flights: Flights | None = None
         self._recorder: Recorder
         self._news = asyncio.Event()
+        self._over = asyncio.Event()
         self._connect_until_ns: int | None = None
         self._skew_ns: int | None = None
         self._start_ns = 0
         self._oldest = 0  # no request before this index is under way
+        self._chores_ns = 0
         self._ticking = False
+        self._unsettled = False
         self._ended = False
         self._failure: Exception | None = None
 
@@ -163,37 +171,46 @@ class Engine:
             pool.flights = flights
         notes: list[IntervalNote] = []
         totals = {name: Outcomes(planned=planned) for name, planned in self.planned.items()}
+
+        async def hand_over(pause: Callable[[], Awaitable[None]]) -> None:
+            while closed := self._recorder.closed:
+                interval = await self._recorder.fold(closed[0], pause)
+                closed.popleft()
+                for name, outcomes in interval.note.outcomes.items():
+                    totals[name] += outcomes
+                notes.append(interval.note)
+                self._sink(interval)
+
         with _collector_off():
             self._flights = flights
-            self._arm()
-            while not (self._ended and not self._recorder.closed):
-                await self._news.wait()
-                self._news.clear()
-                self._raise_failure()
-                async for interval in self._folded():
-                    for name, outcomes in interval.note.outcomes.items():
-                        totals[name] += outcomes
-                    notes.append(interval.note)
-                    self._sink(interval)
+            self.settle()
+            try:
+                while not (self._ended and not self._recorder.closed):
+                    await self._news.wait()
+                    self._news.clear()
+                    await self._pause(moment_s(order.seed, order.interval_ns))
+                    self._raise_failure()
+                    await hand_over(self._pause)
+            finally:
+                await hand_over(_no_pause)
         return Seal(len(notes), totals, sum_health(notes), self._skew_ns or 0)
 
     def abort(self) -> None:
-        """End `connect` or `run` early, with an error; what is not with the sink by then is lost."""
+        """End `connect` or `run` early, with an error; of the open interval nothing is kept."""
         self._fail(AgentError("the window was aborted"))
 
     async def close(self) -> None:
         """Close everything. Idempotent."""
-        self._ended = True
-        self._pacer.stop()
+        self._end()
         for pool in self._pools:
             pool.close()
         await self._transport.close()
 
-    async def _folded(self) -> AsyncIterator[Interval]:
-        """Closed intervals, while the loop turns between them."""
-        while self._recorder.closed:
-            yield self._recorder.fold(self._recorder.closed.popleft())
-            await asyncio.sleep(0)
+    async def _pause(self, seconds: float = PAUSE_S) -> None:
+        """Let others have their turn; no longer than the engine drives."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
 
     # What the pools call.
 
@@ -210,7 +227,10 @@ class Engine:
 
     def settle(self) -> None:
         """See to missing connections, to the end, and to the next wake-up."""
-        if self._ticking or self._ended:
+        if self._ticking:
+            self._unsettled = True
+            return
+        if self._ended:
             return
         now_ns = self._clock.monotonic_ns()
         for pool in self._pools:
@@ -219,32 +239,39 @@ class Engine:
             self._news.set()
         if self._flights is not None and self._flights.over and now_ns >= self._end_ns:
             self._recorder.finish(now_ns)
-            self._ended = True
-            self._pacer.stop()
-            self._news.set()
+            self._end()
         else:
+            self._chores_ns = self._next_chores_ns(now_ns)
             self._arm()
 
     # What the pacer calls.
 
     def _tick(self) -> None:
-        """Everything that is due by now."""
+        """Everything that is due by now. Most wake-ups only send: what is rare has an instant of its own."""
         if self._ended:
             return
         now_ns = self._clock.monotonic_ns()
+        flights = self._flights
         self._ticking = True
         try:
-            if self._flights is not None:
-                if self._skew_ns is None and now_ns >= self._begin_ns:
-                    self._skew_ns = now_ns - self._begin_ns
-                self._recorder.roll(now_ns)
-                self._expire(self._flights, now_ns)
-                self._issue(self._flights, now_ns)
+            if now_ns >= self._chores_ns:
+                self._unsettled = True
+                if flights is not None:
+                    if self._skew_ns is None and now_ns >= self._begin_ns:
+                        self._skew_ns = now_ns - self._begin_ns
+                    self._recorder.roll(now_ns)
+                    self._expire(flights, now_ns)
+            if flights is not None:
+                self._issue(flights, now_ns)
         except Exception as error:  # nothing above a callback could tell the one who awaits `run`
             self._fail(error)
         finally:
             self._ticking = False
-        self.settle()
+        if self._unsettled:
+            self._unsettled = False
+            self.settle()
+        else:
+            self._arm()
 
     def _expire(self, flights: Flights, now_ns: int) -> None:
         """Time out what was issued a time-out ago: the oldest first, since requests are issued in the schedule's order."""
@@ -263,7 +290,7 @@ class Engine:
         """Send what was due by `until_ns`; what became due meanwhile waits a turn, so that replies are read in between."""
         clock_ns = self._clock.monotonic_ns
         due_ns, targets, issued_at_ns = flights.due_ns, flights.target, flights.issued_ns
-        bound, count = self._order.max_in_flight, len(flights)
+        bound, count = self._order.max_in_flight, flights.count
         index = flights.issued
         while index < count and due_ns[index] <= until_ns:
             now_ns = issued_at_ns[index] = clock_ns()
@@ -282,21 +309,28 @@ class Engine:
         self._oldest = flights.issued if found is None else found
         return found
 
-    def _arm(self) -> None:
-        """Have the pacer wake us for whatever is next."""
+    def _next_chores_ns(self, now_ns: int) -> int:
+        """When there is something to do beside sending: attempts to connect, an interval's end, a time-out."""
         at_ns = [due for pool in self._pools if (due := pool.next_attempt_ns) is not None]
         if self._connect_until_ns is not None:
             at_ns.append(self._connect_until_ns)
         flights = self._flights
         if flights is not None:
             at_ns.append(self._begin_ns if self._skew_ns is None else self._recorder.next_ns)
-            if flights.issued < len(flights):
-                at_ns.append(flights.due_ns[flights.issued])
-            oldest = self._oldest_open(flights)
-            if oldest is not None:
-                at_ns.append(flights.issued_ns[oldest] + self._order.timeout_ns)
-        if at_ns:
-            self._pacer.arm(min(at_ns))
+            if not flights.over:  # what is not issued yet cannot time out before what is issued now
+                oldest = self._oldest_open(flights)
+                since_ns = now_ns if oldest is None else flights.issued_ns[oldest]
+                at_ns.append(since_ns + self._order.timeout_ns)
+        return min(at_ns, default=FOREVER_NS)
+
+    def _arm(self) -> None:
+        """Have the pacer wake us for whatever is next."""
+        at_ns = self._chores_ns
+        flights = self._flights
+        if flights is not None and (index := flights.issued) < flights.count:
+            at_ns = min(at_ns, flights.due_ns[index])
+        if at_ns < FOREVER_NS:
+            self._pacer.arm(at_ns)
 
     @property
     def _begin_ns(self) -> int:
@@ -306,13 +340,25 @@ class Engine:
     def _end_ns(self) -> int:
         return self._start_ns + self._order.window_ns
 
+    def _end(self) -> None:
+        """Drive nothing any more."""
+        self._ended = True
+        self._pacer.stop()
+        self._over.set()
+        self._news.set()
+
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
+        self._over.set()
         self._news.set()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+async def _no_pause() -> None:
+    """For who is in a hurry."""
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class Flights:
         issued_ns, sent_ns: NEVER until then.
         first: index of the first request that is due in the window; before it lies the warm-up.
         in_flight: issued and not over, the waiting ones included.
+        count: how many the schedule has.
         bounded: those of them that count towards the agent's bound (all but the null echo's).
         peak: most in flight since the last `take_peak`.
         issued: how many of the schedule were got to.
@@ -31,6 +32,7 @@ class Flights:
     __slots__ = (
         "_open",
         "bounded",
+        "count",
         "due_ns",
         "first",
         "in_flight",
@@ -45,6 +47,7 @@ class Flights:
 
     def __init__(self, schedule: Schedule, start_ns: int, unbounded: int = NEVER) -> None:
         count = schedule.due_ns.size
+        self.count = count
         self.due_ns = _array(schedule.due_ns + start_ns)
         self.target = _array(schedule.target)
         self.op = _array(schedule.op)
@@ -58,13 +61,10 @@ class Flights:
         self.issued = 0
         self.unbounded = unbounded
 
-    def __len__(self) -> int:
-        return len(self.due_ns)
-
     @property
     def over(self) -> bool:
         """Everything was issued, and nothing is in flight."""
-        return not self.in_flight and self.issued == len(self.due_ns)
+        return not self.in_flight and self.issued == self.count
 
     def take_off(self, index: int, target: int) -> None:
         """`index`, of `target`, is under way: the next of the schedule."""

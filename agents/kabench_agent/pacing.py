@@ -106,12 +106,14 @@ class TimerfdPacer:
             os.close(timer.fd)
 
     def _ready(self) -> None:
+        """Setting the timer anew takes back that it went off: it is read only where it is not set."""
         if self._timer is None:
             return
-        with contextlib.suppress(BlockingIOError):  # it was armed anew between the poll and now
-            os.read(self._timer.fd, 8)
         self._armed_ns = -1
         self._wake()
+        if self._armed_ns < 0 and self._timer is not None:
+            with contextlib.suppress(BlockingIOError):  # it was armed anew between the poll and now
+                os.read(self._timer.fd, 8)
 
 
 class CallLaterPacer:

@@ -13,9 +13,7 @@ from kabench.core.identity import NULL_TARGET, Kind
 from kabench.wire.messages import Prepare, RedisLoad
 from kabench_agent.live import Live
 from kabench_agent.spool import OpenLog
-
-PAUSE_S = 0.002
-"""Between two pieces of an interval that are written: many times what one takes, so agents that share a CPU take turns."""
+from kabench_agent.turns import PAUSE_S
 
 
 class Engine(Protocol):
@@ -151,19 +149,20 @@ class Window:
                 self.log.close()
 
     async def _write(self, log: OpenLog) -> None:
-        """Encode and write what the engine hands over, as it comes, with a pause after each piece.
-
-        All agents close their intervals at the same instants: writing in one go, those that share a CPU would make one
-        another late.
-        """
+        """Encode and write what the engine hands over, as it comes, with a pause before each piece."""
         while True:
             interval = await self._closed.get()
             pieces, lines = self._writer.pieces(interval), bytearray()
             try:
+                await self._pause()
                 for piece in pieces:
                     lines += piece
-                    await asyncio.sleep(PAUSE_S if self._closed.empty() else 0)
+                    await self._pause()
             finally:
                 log.append(lines + b"".join(pieces))  # what is left, when cancelled
             await self.live.interval(interval)
             self._closed.task_done()
+
+    async def _pause(self) -> None:
+        """Let others have their turn, unless there is more to write."""
+        await asyncio.sleep(PAUSE_S if self._closed.empty() else 0)

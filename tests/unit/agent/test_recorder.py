@@ -1,5 +1,6 @@
 """The recorder by itself: borders, several intervals at once, and vitals."""
 
+import asyncio
 import os
 
 import numpy as np
@@ -61,7 +62,8 @@ def through(flights, recorder, index, issued, sent, over, verdict=Verdict.OK):
 def folded(recorder):
     intervals = []
     while recorder.closed:
-        intervals.append(recorder.fold(recorder.closed.popleft()))
+        folding = recorder.fold(recorder.closed.popleft(), lambda: asyncio.sleep(0))
+        intervals.append(asyncio.run(folding))
     return intervals
 
 

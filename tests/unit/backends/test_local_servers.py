@@ -31,7 +31,7 @@ def test_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_link_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian's redis-server links to redis-check-rdb, which is a server only under the name redis-server."""
-    program(tmp_path, "redis-check-rdb", "echo \"I am ${0##*/}\"")
+    program(tmp_path, "redis-check-rdb", 'echo "I am ${0##*/}"')
     (tmp_path / "redis-server").symlink_to("redis-check-rdb")
     monkeypatch.setenv("PATH", str(tmp_path))
     server = find_redis_server()
