@@ -137,7 +137,7 @@ class Recorder:
         return self._start_ns >= self._window_end_ns and not self._landed.index and self._flights.over
 
     async def fold(self, closed: Closed, pause: Callable[[], Awaitable[None]]) -> Interval:
-        """All metrics of all targets in one pass, cut into steps of some tenths of a millisecond with a `pause` after each."""
+        """All metrics of all targets in one pass, in steps of some tenths of a millisecond with a `pause` after each."""
         index = as_ints(closed.landed.index)
         verdict = np.frombuffer(closed.landed.verdict, dtype=np.uint8)
         at_ns = as_ints(closed.landed.at_ns)
