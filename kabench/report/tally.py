@@ -65,13 +65,20 @@ class RoundTally:
         self._any_quiet = not roles or "quiet" in roles.values()
 
     def add(self, agent: str, interval: Interval) -> None:
-        """Add an interval; the sealing one only says that the agent is done, since it repeats the window's totals."""
+        """Add an interval. The sealing one repeats the window's totals: it counts where no other came, as of an agent
+        whose stream was late."""
         tally = self.agents.setdefault(agent, AgentTally())
         if interval.sealed:
+            if not tally.intervals:
+                tally.intervals = self._window_intervals
+                self._count(agent, tally, interval)
             tally.state = "sealed"
             return
         tally.intervals = min(interval.index + 1, self._window_intervals)
         tally.state = "measuring" if interval.index < self._window_intervals else "draining"
+        self._count(agent, tally, interval)
+
+    def _count(self, agent: str, tally: AgentTally, interval: Interval) -> None:
         tally.cpu_share = interval.health.cpu_share
         tally.lag_p99_ns = interval.lag_p99_ns if interval.lag_p99_ns is not None else tally.lag_p99_ns
         for kind, found in interval.kinds.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster import cgroups, layout
+from cluster.shell import SetupError
 
 V1 = """\
 25 1 254:0 / / rw,relatime - ext4 /dev/root rw
@@ -91,3 +92,15 @@ def test_version_1_binds_children_first(tree: Path, monkeypatch: pytest.MonkeyPa
 
 def test_version_2_binds_the_top(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _bound(tree, 2, monkeypatch) == ["ours/worker-2"]
+
+
+@pytest.mark.parametrize(("version", "file", "expected"), [(1, "cpu.shares", "128"), (2, "cpu.weight", "12")])
+def test_a_weight_is_a_part_of_the_default(tree: Path, version: int, file: str, expected: str) -> None:
+    for name in ("cpu", "pids"):
+        (tree / name / "ours" / "system").mkdir(parents=True)
+    (tree / "cpu" / "ours" / "system" / file).write_text("0")
+    found = cgroups.Hierarchies(version, (tree / "pids", tree / "cpu"), tree / "cpu")
+    cgroups.weigh(found, 1 / 8, "system")
+    assert (tree / "cpu" / "ours" / "system" / file).read_text() == expected
+    with pytest.raises(SetupError, match="no cgroup hierarchy has cpu"):
+        cgroups.weigh(found, 1)

@@ -109,6 +109,16 @@ def test_a_sealing_interval_repeats_totals_and_is_not_counted() -> None:
     assert tally.agents["a"].state == "sealed"
 
 
+def test_an_agent_whose_stream_came_too_late_counts_by_its_seal() -> None:
+    tally = RoundTally({"a": "quiet", "b": "quiet"}, 2)
+    tally.add("a", interval(0))
+    tally.add("a", interval(1))
+    tally.add("b", interval(2, 3 * MS, ok=200, sealed=True))
+    assert tally.rate_per_s == 100 + 100
+    assert tally.outcomes.ok == 400
+    assert tally.kinds["redis"].window.quantile_ns(1) == pytest.approx(3 * MS, rel=0.001)
+
+
 def test_the_rate_is_over_the_window_also_while_it_drains() -> None:
     tally = RoundTally({"a": "quiet", "b": "noisy"}, 2)
     for index in range(2):
