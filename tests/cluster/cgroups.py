@@ -24,9 +24,9 @@ class Hierarchies:
     roots: tuple[Path, ...]
     cpuset: Path
 
-    def folders(self, *names: str) -> list[Path]:
-        """The folder `names` of the cluster's, in each hierarchy."""
-        return [root.joinpath(layout.CGROUP, *names) for root in self.roots]
+    def folders(self, name: str) -> list[Path]:
+        """The cluster's group `name`, in each hierarchy."""
+        return [root / layout.cgroup(name) for root in self.roots]
 
 
 def parse_mounts(mountinfo: str) -> Hierarchies | None:
@@ -69,47 +69,37 @@ def cpu_list(cpus: Iterable[int]) -> str:
     return ",".join(str(cpu) for cpu in sorted(cpus))
 
 
-def make(found: Hierarchies, *names: str) -> list[Path]:
-    """Make the folder `names` in each hierarchy, ready for processes.
+def make(found: Hierarchies, name: str) -> list[Path]:
+    """Make the group `name` in each hierarchy, ready for processes.
 
     Raises:
         SetupError: the machine does not let us.
     """
-    folders = found.folders(*names)
+    folders = found.folders(name)
     try:
         for root, folder in zip(found.roots, folders, strict=True):
             if found.version == 2:
-                _make_v2(root, folder)
+                _make_v2(folder)
             else:
-                _make_v1(root, folder, cpuset=root == found.cpuset)
+                _make_v1(folder, cpuset=root == found.cpuset)
     except OSError as error:
         raise SetupError(f"cannot make the cgroup {folder}: {error}") from error
     return folders
 
 
-def _below(root: Path, folder: Path) -> Iterator[Path]:
-    """The folders from below `root` down to `folder`."""
-    path = root
-    for part in folder.relative_to(root).parts:
-        path = path / part
-        yield path
+def _make_v1(folder: Path, *, cpuset: bool) -> None:
+    folder.mkdir(exist_ok=True)
+    if cpuset:  # a new cpuset is empty, and takes no process until it is filled in
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            (folder / file).write_text((folder.parent / file).read_text())
 
 
-def _make_v1(root: Path, folder: Path, *, cpuset: bool) -> None:
-    for path in _below(root, folder):
-        path.mkdir(exist_ok=True)
-        if cpuset:  # a new cpuset is empty, and takes no process until it is filled in
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                (path / file).write_text((path.parent / file).read_text())
-
-
-def _make_v2(root: Path, folder: Path) -> None:
-    for path in _below(root, folder):
-        there = (path.parent / "cgroup.controllers").read_text().split()
-        (path.parent / "cgroup.subtree_control").write_text(
-            " ".join(f"+{name}" for name in WANTED if name in there)
-        )
-        path.mkdir(exist_ok=True)
+def _make_v2(folder: Path) -> None:
+    there = (folder.parent / "cgroup.controllers").read_text().split()
+    (folder.parent / "cgroup.subtree_control").write_text(
+        " ".join(f"+{name}" for name in WANTED if name in there)
+    )
+    folder.mkdir(exist_ok=True)
 
 
 def bind(found: Hierarchies, worker: layout.Worker, cpus: Iterable[int]) -> None:
@@ -118,7 +108,7 @@ def bind(found: Hierarchies, worker: layout.Worker, cpus: Iterable[int]) -> None
     Raises:
         SetupError: the kernel refuses.
     """
-    top = found.cpuset / layout.CGROUP / worker.name
+    top = found.cpuset / layout.cgroup(worker.name)
     # Version 1 refuses a set without a child's CPUs, so children come first. In version 2 the top's set holds for all.
     folders = [*_deepest_first(top)] if found.version == 1 else [top]
     for folder in folders:
@@ -132,21 +122,21 @@ def bind(found: Hierarchies, worker: layout.Worker, cpus: Iterable[int]) -> None
             ) from error
 
 
-def weigh(found: Hierarchies, times: float, *names: str) -> None:
-    """Give the folder `names` so many `times` the CPU time of its neighbours that have the default, where they compete.
+def weigh(found: Hierarchies, name: str, times: float) -> None:
+    """Give the group `name` so many `times` the CPU time of one that has the default, where they compete.
 
     Raises:
         SetupError: the kernel refuses, or no folder has a weight.
     """
     file, default = ("cpu.shares", 1024) if found.version == 1 else ("cpu.weight", 100)
-    for folder in found.folders(*names):
+    for folder in found.folders(name):
         if (folder / file).exists():
             try:
                 (folder / file).write_text(str(round(default * times)))
             except OSError as error:
                 raise SetupError(f"cannot write {folder / file}: {error}") from error
             return
-    raise SetupError(f"no cgroup hierarchy has {file} for {'/'.join(names) or layout.CGROUP}")
+    raise SetupError(f"no cgroup hierarchy has {file} for {layout.cgroup(name)}")
 
 
 def _deepest_first(top: Path) -> Iterator[Path]:
@@ -158,7 +148,7 @@ def trees() -> list[Path]:
     """The tops of all our cgroups on this machine, also in a hierarchy that containers do not use."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [line.split()[4] for line in mounts if line.partition(" - ")[2].startswith("cgroup")]
-    return [path for point in points if (path := Path(point) / layout.CGROUP).is_dir()]
+    return [path for point in points for path in Path(point).glob(layout.cgroup("*")) if path.is_dir()]
 
 
 def processes() -> set[int]:

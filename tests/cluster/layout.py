@@ -29,7 +29,8 @@ WORKERS = 6
 BRIDGE = "kabench0"
 NAMESPACES = Path("/run/netns")
 CONTROL_NAMESPACE = "kabench-control"
-CGROUP = "kabench-test"
+CGROUPS = "kabench-test-"
+"""What our cgroups' names begin with."""
 
 NETWORK = "10.201.0.0/16"  # all of the below; refused where the machine already has a route into it
 BRIDGE_ADDRESS = "10.201.0.1"
@@ -38,6 +39,15 @@ SERVICES = "10.201.200.0/24"
 API_SERVICE_ADDRESS = "10.201.200.1"  # the API server's own, since no kube-proxy forwards it
 API_PORT = 443  # the same as the Service's
 API_URL = f"https://{CONTROL_ADDRESS}:{API_PORT}"
+
+
+def cgroup(name: str) -> str:
+    """The cgroup `name`, a folder at the top of each hierarchy.
+
+    There is none above them all: a group's weight is divided over the CPUs by its load, so that noise on one CPU would take
+    it from the pods on the other.
+    """
+    return f"{CGROUPS}{name}"
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,9 @@ from cluster import (
     workers,
 )
 
-OURS = 16
-"""The cluster's CPU time, in multiples of what the rest of the machine gets where they compete. A cgroup's weight is divided
-over the CPUs by its load: where noise takes one of them, little of it is left for the quiet nodes on the other."""
-
 CONTROL = 1 / 8
-"""And that of its own programs beside a worker's pods. Six kubelets and containerds and a control plane are elsewhere in a
-real cluster; here they took a quiet node's CPU for as long as 50 ms at a time."""
+"""The CPU time of the cluster's own programs, in multiples of what a worker's pods get where they compete. Six kubelets and
+containerds and a control plane are elsewhere in a real cluster; here they took a quiet node's CPU for up to 50 ms at once."""
 
 
 @contextmanager
@@ -74,8 +70,7 @@ def _start(known: state.State, planted: Path) -> None:
     cgroups.make(found, "system")
     for worker in layout.workers():
         cgroups.make(found, worker.name)
-    cgroups.weigh(found, OURS)
-    cgroups.weigh(found, CONTROL, "system")
+    cgroups.weigh(found, "system", CONTROL)
 
     def note(processes: dict[str, state.Process]) -> None:
         known.processes.update(processes)

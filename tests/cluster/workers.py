@@ -92,7 +92,7 @@ def kubelet_config(worker: layout.Worker) -> dict[str, Any]:
         "tlsPrivateKeyFile": str(pki.node(worker).key),
         "containerRuntimeEndpoint": f"unix://{worker.socket}",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{layout.CGROUP}/{worker.name}",
+        "cgroupRoot": f"/{layout.cgroup(worker.name)}",
         "enforceNodeAllocatable": ["pods"],
         "failCgroupV1": False,
         "failSwapOn": False,

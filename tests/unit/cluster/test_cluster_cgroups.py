@@ -20,7 +20,7 @@ HYBRID = V1 + "35 31 0:31 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(layout, "CGROUP", "ours")
+    monkeypatch.setattr(layout, "CGROUPS", "ours-")
     return tmp_path
 
 
@@ -31,16 +31,16 @@ def test_version_1_has_a_folder_in_each_hierarchy(mountinfo: str) -> None:
     assert found.version == 1
     assert found.cpuset == Path("/sys/fs/cgroup/cpuset")
     assert found.folders("worker-1") == [
-        Path("/sys/fs/cgroup/cpu,cpuacct/kabench-test/worker-1"),
-        Path("/sys/fs/cgroup/cpuset/kabench-test/worker-1"),
-        Path("/sys/fs/cgroup/systemd/kabench-test/worker-1"),
+        Path("/sys/fs/cgroup/cpu,cpuacct/kabench-test-worker-1"),
+        Path("/sys/fs/cgroup/cpuset/kabench-test-worker-1"),
+        Path("/sys/fs/cgroup/systemd/kabench-test-worker-1"),
     ]
 
 
 def test_version_2_has_one_folder() -> None:
     found = cgroups.parse_mounts(V2)
     assert found == cgroups.Hierarchies(2, (Path("/sys/fs/cgroup"),), Path("/sys/fs/cgroup"))
-    assert found.folders("system") == [Path("/sys/fs/cgroup/kabench-test/system")]
+    assert found.folders("system") == [Path("/sys/fs/cgroup/kabench-test-system")]
 
 
 def test_a_machine_without_cgroups_has_none() -> None:
@@ -54,20 +54,17 @@ def test_version_1_fills_a_new_cpuset_in_from_its_parent(tree: Path) -> None:
     (tree / "pids").mkdir()
     found = cgroups.Hierarchies(1, (tree / "pids", tree / "cpuset"), tree / "cpuset")
     made = cgroups.make(found, "worker-1")
-    assert made == [tree / "pids/ours/worker-1", tree / "cpuset/ours/worker-1"]
-    assert (tree / "cpuset/ours/worker-1/cpuset.cpus").read_text() == "0-1\n"
-    assert (tree / "cpuset/ours/cpuset.mems").read_text() == "0\n"
-    assert not (tree / "pids/ours/worker-1/cpuset.cpus").exists()
+    assert made == [tree / "pids/ours-worker-1", tree / "cpuset/ours-worker-1"]
+    assert (tree / "cpuset/ours-worker-1/cpuset.cpus").read_text() == "0-1\n"
+    assert (tree / "cpuset/ours-worker-1/cpuset.mems").read_text() == "0\n"
+    assert not (tree / "pids/ours-worker-1/cpuset.cpus").exists()
 
 
 def test_version_2_hands_down_the_controllers_that_there_are(tree: Path) -> None:
     (tree / "cgroup.controllers").write_text("cpuset cpu memory rdma\n")
-    (tree / "ours").mkdir()
-    (tree / "ours" / "cgroup.controllers").write_text("cpuset cpu memory\n")
     found = cgroups.Hierarchies(2, (tree,), tree)
-    assert cgroups.make(found, "worker-1") == [tree / "ours" / "worker-1"]
+    assert cgroups.make(found, "worker-1") == [tree / "ours-worker-1"]
     assert (tree / "cgroup.subtree_control").read_text().split() == ["+cpu", "+cpuset", "+memory"]
-    assert (tree / "ours" / "cgroup.subtree_control").read_text().split() == ["+cpu", "+cpuset", "+memory"]
 
 
 def _bound(top: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -78,7 +75,7 @@ def _bound(top: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> list[str
         order.append(str(path.parent.relative_to(top)))
         return real(path, text)
 
-    (top / "ours/worker-2/kubepods/pod").mkdir(parents=True)
+    (top / "ours-worker-2/kubepods/pod").mkdir(parents=True)
     monkeypatch.setattr(Path, "write_text", write)
     cgroups.bind(cgroups.Hierarchies(version, (top,), top), layout.Worker(2), {1, 0})
     return order
@@ -86,21 +83,21 @@ def _bound(top: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 def test_version_1_binds_children_first(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = _bound(tree, 1, monkeypatch)
-    assert order == ["ours/worker-2/kubepods/pod", "ours/worker-2/kubepods", "ours/worker-2"]
-    assert (tree / "ours/worker-2/kubepods/cpuset.cpus").read_text() == "0,1"
+    assert order == ["ours-worker-2/kubepods/pod", "ours-worker-2/kubepods", "ours-worker-2"]
+    assert (tree / "ours-worker-2/kubepods/cpuset.cpus").read_text() == "0,1"
 
 
 def test_version_2_binds_the_top(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _bound(tree, 2, monkeypatch) == ["ours/worker-2"]
+    assert _bound(tree, 2, monkeypatch) == ["ours-worker-2"]
 
 
 @pytest.mark.parametrize(("version", "file", "expected"), [(1, "cpu.shares", "128"), (2, "cpu.weight", "12")])
 def test_a_weight_is_a_part_of_the_default(tree: Path, version: int, file: str, expected: str) -> None:
     for name in ("cpu", "pids"):
-        (tree / name / "ours" / "system").mkdir(parents=True)
-    (tree / "cpu" / "ours" / "system" / file).write_text("0")
+        (tree / name / "ours-system").mkdir(parents=True)
+    (tree / "cpu" / "ours-system" / file).write_text("0")
     found = cgroups.Hierarchies(version, (tree / "pids", tree / "cpu"), tree / "cpu")
-    cgroups.weigh(found, 1 / 8, "system")
-    assert (tree / "cpu" / "ours" / "system" / file).read_text() == expected
+    cgroups.weigh(found, "system", 1 / 8)
+    assert (tree / "cpu" / "ours-system" / file).read_text() == expected
     with pytest.raises(SetupError, match="no cgroup hierarchy has cpu"):
-        cgroups.weigh(found, 1)
+        cgroups.weigh(found, "worker-1", 1)
