@@ -27,7 +27,7 @@ from cluster import (
 
 CONTROL = 1 / 8
 """The CPU time of the cluster's own programs, in multiples of what a worker's pods get where they compete. Six kubelets and
-containerds and a control plane are elsewhere in a real cluster; here they took a quiet node's CPU for up to 50 ms at once."""
+containerds and a control plane are elsewhere in a real cluster; here they took a quiet node's CPU up to 50 ms at once."""
 
 
 @contextmanager
