@@ -376,8 +376,8 @@ def _schedule_price(run: RunFacts) -> list[str]:
     if not placed:
         return []
     waits = ", ".join(
-        f"{phase.phase} {(phase.to_schedule_p50_ns or 0) / NS_PER_MS:.3g} ms"
-        f" (at most {(phase.to_schedule_max_ns or 0) / NS_PER_MS:.3g})"
+        f"{phase.phase} {(phase.to_schedule_p50_ns or 0) / NS_PER_MS:,.0f} ms"
+        f" (at most {(phase.to_schedule_max_ns or 0) / NS_PER_MS:,.0f})"
         for phase in placed
     )
     pending = ", ".join(f"{phase.phase} {phase.unplaced}" for phase in placed if phase.unplaced)
