@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +24,46 @@ from kabench import __version__
 from kabench.core.spec import Images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCKERFILE = REPOSITORY / "agents" / "Dockerfile"
-IGNORE_FILE = REPOSITORY / "agents" / "Dockerfile.dockerignore"
-REFERENCES = {"agent": Images().agent, "noise": Images().noise}
-"""What each target of the Dockerfile is called, without a registry's name, as pods ask for it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An image of the product's own.
+
+    Attributes:
+        reference: what it is called, without a registry's name, as pods ask for it.
+        dockerfile: from the repository's root.
+        stage: of the Dockerfile; "" for the last.
+        of_sources: whether sources go into it.
+    """
+
+    reference: str
+    dockerfile: str
+    stage: str = ""
+    of_sources: bool = True
+
+    @property
+    def ignore_file(self) -> str:
+        """The list of what a build may read, from the repository's root."""
+        return f"{self.dockerfile}.dockerignore"
+
+    @property
+    def name(self) -> str:
+        """The reference without its tag."""
+        return self.reference.partition(":")[0]
+
+
+AGENT = Recipe(Images().agent, "agents/Dockerfile", "agent")
+NOISE = Recipe(Images().noise, "agents/Dockerfile", "noise", of_sources=False)
+CONTROLLER = Recipe(f"kabench:{__version__}", "manifests/controller.Dockerfile")
+ON_NODES = (AGENT, NOISE)
+"""What a run's pods need."""
 
 BUILD_TIMEOUT_S = 1200
 SAVE_TIMEOUT_S = 300
 
 
-def build(base: str, out: Path) -> Mapping[str, Path]:
+def build(base: str, out: Path, recipes: Sequence[Recipe] = ON_NODES) -> Mapping[str, Path]:
     """Build the images on `base`, and return a docker archive in `out` for each, by its full reference.
 
     An archive whose inputs (Dockerfile, sources, base) are as before is left as it is; others of its name are removed.
@@ -44,19 +74,18 @@ def build(base: str, out: Path) -> Mapping[str, Path]:
     builder = find_builder(base)
     out.mkdir(parents=True, exist_ok=True)
     archives = {}
-    for target, reference in REFERENCES.items():
-        name = f"kabench-{target}"
-        archive = out / f"{name}-{inputs_digest(target, builder.base_id)[:16]}.tar"
+    for recipe in recipes:
+        archive = out / f"{recipe.name}-{inputs_digest(recipe, builder.base_id)[:16]}.tar"
         if not archive.exists():
             unfinished = archive.with_suffix(".unfinished")
             unfinished.unlink(missing_ok=True)
             with lent(access_of_machine()) as ways:
-                builder.build(target, ways)
-            builder.save(target, unfinished)
-            for older in out.glob(f"{name}-*.tar"):
+                builder.build(recipe, ways)
+            builder.save(recipe, unfinished)
+            for older in out.glob(f"{recipe.name}-{'[0-9a-f]' * 16}.tar"):
                 older.unlink()
             unfinished.rename(archive)
-        archives[full_reference(reference)] = archive
+        archives[full_reference(recipe.reference)] = archive
     return archives
 
 
@@ -65,19 +94,19 @@ def full_reference(reference: str) -> str:
     return f"docker.io/library/{reference}"
 
 
-def context_files() -> Iterator[Path]:
+def context_files(recipe: Recipe) -> Iterator[Path]:
     """The files that a build may read: those that the ignore file lets through."""
-    for line in IGNORE_FILE.read_text().splitlines():
+    for line in (REPOSITORY / recipe.ignore_file).read_text().splitlines():
         if line.startswith("!"):
             found = REPOSITORY / line[1:]
             files = [found] if found.is_file() else sorted(found.rglob("*"))
             yield from (file for file in files if file.is_file() and "__pycache__" not in file.parts)
 
 
-def inputs_digest(target: str, base_id: str) -> str:
-    """SHA-256 of all that `target` is made of. The noise image takes nothing from the sources."""
+def inputs_digest(recipe: Recipe, base_id: str) -> str:
+    """SHA-256 of all that the image is made of."""
     digest = hashlib.sha256(f"{base_id} {__version__}".encode())
-    for file in context_files() if target == "agent" else (DOCKERFILE,):
+    for file in context_files(recipe) if recipe.of_sources else (REPOSITORY / recipe.dockerfile,):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"\n{content} {file.relative_to(REPOSITORY)}".encode())
     return digest.hexdigest()
@@ -91,9 +120,9 @@ class Buildah:
     base_id: str
     driver: str
 
-    def build(self, target: str, ways: Access) -> None:
-        """Build `target` under its reference, and drop what had that name before."""
-        tag = f"localhost/{REFERENCES[target]}"
+    def build(self, recipe: Recipe, ways: Access) -> None:
+        """Build it under its reference, and drop what had that name before."""
+        tag = f"localhost/{recipe.reference}"
         before = self._image_id(tag)
         volumes = [f"--volume={folder}:{folder}:ro" for folder in ways.folders]
         run(
@@ -107,8 +136,8 @@ class Buildah:
                 "--network",
                 "host",
             ),
-            *("--layers", f"--ignorefile={IGNORE_FILE}", *volumes),
-            *build_arguments(target, ways, base=self.base, tag=tag),
+            *("--layers", f"--ignorefile={REPOSITORY / recipe.ignore_file}", *volumes),
+            *build_arguments(recipe, ways, base=self.base, tag=tag),
             timeout_s=BUILD_TIMEOUT_S,
         )
         if before and before != self._image_id(tag):
@@ -116,10 +145,10 @@ class Buildah:
             command = ("buildah", "--storage-driver", self.driver, "rmi", before)
             subprocess.run(command, capture_output=True, check=False)
 
-    def save(self, target: str, archive: Path) -> None:
-        """Write `target` into `archive`."""
-        tag = f"localhost/{REFERENCES[target]}"
-        place = f"docker-archive:{archive}:{full_reference(REFERENCES[target])}"
+    def save(self, recipe: Recipe, archive: Path) -> None:
+        """Write it into `archive`."""
+        tag = f"localhost/{recipe.reference}"
+        place = f"docker-archive:{archive}:{full_reference(recipe.reference)}"
         run("buildah", "--storage-driver", self.driver, "push", tag, place, timeout_s=SAVE_TIMEOUT_S)
 
     def _image_id(self, tag: str) -> str:
@@ -133,13 +162,13 @@ class Docker:
     base: str
     base_id: str
 
-    def build(self, target: str, ways: Access) -> None:
-        """Build `target` under its reference."""
-        run(*docker_build(target, ways, base=self.base), timeout_s=BUILD_TIMEOUT_S)
+    def build(self, recipe: Recipe, ways: Access) -> None:
+        """Build it under its reference."""
+        run(*docker_build(recipe, ways, base=self.base), timeout_s=BUILD_TIMEOUT_S)
 
-    def save(self, target: str, archive: Path) -> None:
-        """Write `target` into `archive`."""
-        run("docker", "save", "--output", archive, REFERENCES[target], timeout_s=SAVE_TIMEOUT_S)
+    def save(self, recipe: Recipe, archive: Path) -> None:
+        """Write it into `archive`."""
+        run("docker", "save", "--output", archive, recipe.reference, timeout_s=SAVE_TIMEOUT_S)
 
 
 def find_builder(base: str) -> Buildah | Docker:
@@ -168,17 +197,19 @@ def buildah_image_id(image: str, driver: str) -> str:
     )
 
 
-def docker_build(target: str, ways: Access, base: str = "") -> list[str | Path]:
-    """The command line that builds `target` with docker; without `base` on the Dockerfile's own."""
-    return ["docker", "build", *build_arguments(target, ways, base=base, tag=REFERENCES[target])]
+def docker_build(recipe: Recipe, ways: Access, base: str = "") -> list[str | Path]:
+    """The command line that builds it with docker; without `base` on the Dockerfile's own."""
+    return ["docker", "build", *build_arguments(recipe, ways, base=base, tag=recipe.reference)]
 
 
-def build_arguments(target: str, ways: Access, *, base: str, tag: str) -> list[str | Path]:
+def build_arguments(recipe: Recipe, ways: Access, *, base: str, tag: str) -> list[str | Path]:
     """What docker and buildah are both told."""
     bases = ["--build-arg", f"BASE={base}"] if base else []
+    stage = ["--target", recipe.stage] if recipe.stage else []
     secrets = [f"--secret=id={name},src={path}" for name, path in ways.secrets.items()]
     version = ["--build-arg", f"VERSION={__version__}"]
-    return ["--file", DOCKERFILE, *bases, *version, *secrets, "--target", target, "--tag", tag, REPOSITORY]
+    file = REPOSITORY / recipe.dockerfile
+    return ["--file", file, *bases, *version, *secrets, *stage, "--tag", tag, REPOSITORY]
 
 
 def access_of_machine() -> Callable[[Path], Access]:

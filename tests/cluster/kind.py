@@ -15,7 +15,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.image_build import REFERENCES, REPOSITORY, access_of_machine, docker_build, full_reference, lent
+from cluster.image_build import (
+    CONTROLLER,
+    ON_NODES,
+    REPOSITORY,
+    access_of_machine,
+    docker_build,
+    full_reference,
+    lent,
+)
 from cluster.shell import SetupError
 from kabench.backends.simulation import slot_cpus
 from kabench.core.spec import Images
@@ -82,16 +90,16 @@ def kind_command() -> Command:
 
 
 def image(shell: Shell) -> None:
-    """Build the agents' and the noise image in the docker engine, on the Dockerfile's own base.
+    """Build the pods' images, and a controller's for runs from inside, in the docker engine, on the Dockerfiles' own base.
 
     Raises:
         SetupError: there is no engine, or a build failed.
     """
     require_docker(shell)
-    for target in REFERENCES:
+    for recipe in (*ON_NODES, CONTROLLER):
         with lent(access_of_machine()) as ways:
-            shell.ask(docker_build(target, ways))
-        print(f"built {REFERENCES[target]}")
+            shell.ask(docker_build(recipe, ways))
+        print(f"built {recipe.reference}")
 
 
 def up(shell: Shell) -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from cluster import image_build
-from cluster.image_build import Buildah, context_files, full_reference, inputs_digest
+from cluster.image_build import (
+    AGENT,
+    CONTROLLER,
+    NOISE,
+    Buildah,
+    context_files,
+    full_reference,
+    inputs_digest,
+)
 from cluster.pip_access import Access
 from cluster.shell import SetupError
 
@@ -22,13 +30,13 @@ class FakeBuilder:
     def __init__(self):
         self.built = []
 
-    def build(self, target, ways):
+    def build(self, recipe, ways):
         assert ways.secrets["pip"].exists()
-        self.built.append(target)
+        self.built.append(recipe.name)
 
-    def save(self, target, archive):
+    def save(self, recipe, archive):
         with tarfile.open(archive, "w") as tar:
-            tar.addfile(tarfile.TarInfo(target), io.BytesIO())
+            tar.addfile(tarfile.TarInfo(recipe.name), io.BytesIO())
 
 
 @pytest.fixture
@@ -40,9 +48,9 @@ def builder(monkeypatch):
 
 @pytest.fixture
 def digests(monkeypatch):
-    """The digests of both targets, which a test may change."""
-    found = {"agent": "a" * 64, "noise": "b" * 64}
-    monkeypatch.setattr(image_build, "inputs_digest", lambda target, base_id: found[target])
+    """The digests of the images, which a test may change."""
+    found = {AGENT: "a" * 64, NOISE: "b" * 64, CONTROLLER: "d" * 64}
+    monkeypatch.setattr(image_build, "inputs_digest", lambda recipe, base_id: found[recipe])
     return found
 
 
@@ -58,11 +66,11 @@ def test_archives_are_found_by_the_names_that_pods_ask_for(builder, tmp_path):
 def test_what_has_not_changed_is_not_built_again_and_what_has_replaces_the_old(builder, digests, tmp_path):
     before = image_build.build("base", tmp_path)
     assert image_build.build("base", tmp_path) == before
-    assert builder.built == ["agent", "noise"]
+    assert builder.built == ["kabench-agent", "kabench-noise"]
 
-    digests["agent"] = "c" * 64
+    digests[AGENT] = "c" * 64
     after = image_build.build("base", tmp_path)
-    assert builder.built == ["agent", "noise", "agent"]
+    assert builder.built == ["kabench-agent", "kabench-noise", "kabench-agent"]
     assert sorted(tmp_path.iterdir()) == sorted(after.values())
 
 
@@ -71,12 +79,12 @@ def test_a_build_that_fails_leaves_the_old_archive_and_none_that_looks_finished(
 ):
     before = image_build.build("base", tmp_path)
 
-    def fail(target, archive):
+    def fail(recipe, archive):
         archive.write_bytes(b"half")
         raise SetupError("the disk is full")
 
     monkeypatch.setattr(builder, "save", fail)
-    digests["agent"] = "c" * 64
+    digests[AGENT] = "c" * 64
     with pytest.raises(SetupError, match="the disk is full"):
         image_build.build("base", tmp_path)
     assert sorted(tmp_path.glob("*.tar")) == sorted(before.values())
@@ -84,15 +92,18 @@ def test_a_build_that_fails_leaves_the_old_archive_and_none_that_looks_finished(
 
 @pytest.fixture
 def small_repository(monkeypatch, tmp_path):
-    """A repository of a few files, with the real ignore file."""
+    """A repository of a few files, with the real ignore files."""
     monkeypatch.setattr(image_build, "REPOSITORY", tmp_path)
-    dockerfile = tmp_path / "agents" / "Dockerfile"
-    monkeypatch.setattr(image_build, "DOCKERFILE", dockerfile)
+    for recipe in (AGENT, CONTROLLER):
+        path = tmp_path / recipe.ignore_file
+        path.parent.mkdir()
+        path.write_text((REPOSITORY / recipe.ignore_file).read_text())
     for name in (
         "agents/Dockerfile",
         "kabench/core/spec.py",
         "kabench/__pycache__/spec.pyc",
         "docs/method.md",
+        "requirements.lock",
         "LICENSE",
     ):
         path = tmp_path / name
@@ -101,38 +112,44 @@ def small_repository(monkeypatch, tmp_path):
     return tmp_path
 
 
-def both(base_id="base"):
-    return inputs_digest("agent", base_id), inputs_digest("noise", base_id)
+def all_of(base_id="base"):
+    return [inputs_digest(recipe, base_id) for recipe in (AGENT, NOISE, CONTROLLER)]
 
 
 @pytest.mark.parametrize(
-    ("name", "agent_changes", "noise_changes"),
+    ("name", "agent_noise_controller"),
     [
-        ("agents/Dockerfile", True, True),
-        ("kabench/core/spec.py", True, False),
-        ("LICENSE", True, False),
-        ("docs/method.md", False, False),
-        ("kabench/__pycache__/spec.pyc", False, False),
+        ("agents/Dockerfile", [True, True, True]),
+        ("kabench/core/spec.py", [True, False, True]),
+        ("LICENSE", [True, False, True]),
+        ("requirements.lock", [False, False, True]),
+        ("docs/method.md", [False, False, False]),
+        ("kabench/__pycache__/spec.pyc", [False, False, False]),
     ],
 )
-def test_an_image_depends_on_what_it_is_made_of(small_repository, name, agent_changes, noise_changes):
-    agent, noise = both()
+def test_an_image_depends_on_what_it_is_made_of(small_repository, name, agent_noise_controller):
+    before = all_of()
     (small_repository / name).write_text("changed")
-    changed = both()
-    assert (changed[0] != agent, changed[1] != noise) == (agent_changes, noise_changes)
+    assert [one != other for one, other in zip(all_of(), before, strict=True)] == agent_noise_controller
 
 
 def test_an_image_depends_on_its_base_and_on_its_files_names(small_repository):
-    agent, noise = both()
-    assert all(changed != before for changed, before in zip(both("another"), (agent, noise), strict=True))
+    before = all_of()
+    assert all(changed != one for changed, one in zip(all_of("another"), before, strict=True))
     (small_repository / "kabench/core/spec.py").rename(small_repository / "kabench/core/specs.py")
-    assert inputs_digest("agent", "base") != agent
+    assert inputs_digest(AGENT, "base") != before[0]
 
 
 def test_the_context_holds_the_agent_and_neither_tests_nor_results():
-    found = {str(path.relative_to(REPOSITORY)) for path in context_files()}
+    found = {str(path.relative_to(REPOSITORY)) for path in context_files(AGENT)}
     assert {"agents/requirements.txt", "agents/kabench_agent/__main__.py", "pyproject.toml"} <= found
     assert not {name.split("/")[0] for name in found} & {"tests", "results", "docs", ".git", ".venv"}
+
+
+def test_an_image_of_one_name_is_not_taken_for_an_older_one_of_another(builder, digests, tmp_path):
+    on_nodes = image_build.build("base", tmp_path)
+    controller = image_build.build("base", tmp_path, [CONTROLLER])
+    assert sorted(tmp_path.iterdir()) == sorted([*on_nodes.values(), *controller.values()])
 
 
 def test_a_base_that_no_builder_has_is_named(monkeypatch):
@@ -163,8 +180,8 @@ def test_buildah_is_lent_secrets_and_folders_and_saves_under_the_full_name(monke
     monkeypatch.setattr(image_build, "run", lambda *words, timeout_s: asked.append(" ".join(map(str, words))))
     monkeypatch.setattr(image_build, "_answer", lambda *command: "id")
     buildah = Buildah("localhost/base:1", "id", "vfs")
-    buildah.build("agent", Access({"ca": Path("/ca.pem")}, (Path("/wheels"),)))
-    buildah.save("agent", Path("/out.tar"))
+    buildah.build(AGENT, Access({"ca": Path("/ca.pem")}, (Path("/wheels"),)))
+    buildah.save(AGENT, Path("/out.tar"))
     built, saved = asked
     assert "--storage-driver vfs" in built
     assert "--volume=/wheels:/wheels:ro" in built

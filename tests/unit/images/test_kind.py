@@ -137,13 +137,16 @@ def test_load_before_the_images_are_built_says_how_to():
     assert not shell.starting("kind load")
 
 
-def test_image_builds_both_targets_on_the_base_that_the_dockerfile_names():
+def test_image_builds_all_on_the_base_that_the_dockerfiles_name():
     shell = FakeShell()
     kind.image(shell)
-    agent, noise = shell.starting("docker build")
+    agent, noise, controller = shell.starting("docker build")
     assert "--target agent --tag kabench-agent:0.1.0" in agent
     assert "--target noise --tag kabench-noise:0.1.0" in noise
-    assert "BASE=" not in agent + noise
+    assert "controller.Dockerfile" in controller
+    assert "--tag kabench:0.1.0" in controller
+    assert "--target" not in controller
+    assert "BASE=" not in agent + noise + controller
 
 
 def test_down_deletes_the_cluster():
