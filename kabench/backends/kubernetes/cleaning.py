@@ -58,16 +58,18 @@ def to_remove(
 async def remove(cluster: Cluster, namespace: str) -> None:
     """Delete a run's namespace and wait until it is gone. Idempotent.
 
-    Pods go first: a namespace with pods in it is looked at by its controller again only after a while. Pods on nodes that
-    are out of reach are deleted without waiting for their kubelets.
+    Its controller looks at a namespace 5 s after it was told to go, so it is told at once and pods end meanwhile; where
+    some are left by then, it looks again after half of their grace period. Pods on nodes that are out of reach are deleted
+    without waiting for their kubelets.
 
     Raises:
         ClusterError: it is not gone in time, or the API server does not answer, or refuses.
     """
     try:
         async with asyncio.timeout(GONE_S):
-            await _remove_pods(cluster, namespace)
+            await _ask_pods_to_end(cluster, namespace)
             await cluster.delete("Namespace", namespace)
+            await _see_pods_gone(cluster, namespace)
             await comes_true(lambda: is_gone(cluster, namespace), GONE_S, LOOK_S)
     except TimeoutError as error:
         raise ClusterError(
@@ -81,7 +83,7 @@ async def is_gone(cluster: Cluster, namespace: str) -> bool:
     return await cluster.get("Namespace", namespace) is None
 
 
-async def _remove_pods(cluster: Cluster, namespace: str) -> None:
+async def _ask_pods_to_end(cluster: Cluster, namespace: str) -> None:
     # first whoever would make them anew
     await cluster.delete("DaemonSet", AGENTS, namespace)
     nodes, pods = await cluster.list("Node"), await cluster.list("Pod", namespace)
@@ -89,6 +91,10 @@ async def _remove_pods(cluster: Cluster, namespace: str) -> None:
     bound = {pod["metadata"]["name"]: pod["spec"].get("nodeName") for pod in pods}
     await cluster.delete_all("Pod", namespace, "")
     await _end(cluster, namespace, [name for name, node in bound.items() if node and node not in in_reach])
+
+
+async def _see_pods_gone(cluster: Cluster, namespace: str) -> None:
+    """Wait for the pods' end; those that do not end are deleted without asking their kubelets."""
 
     async def none_left() -> bool:
         return not await cluster.list("Pod", namespace)

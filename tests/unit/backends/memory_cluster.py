@@ -58,6 +58,8 @@ class MemoryCluster:
             self.objects[_key(one)] = one
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
+        if kind == "Namespace":
+            self._end_namespace(name)
         return self.objects.get((kind, namespace, name))
 
     async def list(
@@ -74,6 +76,7 @@ class MemoryCluster:
             return False
         self.calls.append(f"delete {kind} {name}" + (" at once" if grace_s == 0 else ""))
         if kind == "Namespace":
+            self.objects[kind, namespace, name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
             self._end_namespace(name)
         elif kind != "Pod" or name not in self.deaf or grace_s == 0:
             del self.objects[kind, namespace, name]
@@ -137,12 +140,18 @@ class MemoryCluster:
         news.set()
 
     def _end_namespace(self, name: str) -> None:
+        """It goes with all that is in it, once it was told to and its pods have ended."""
+        found = self.objects.get(("Namespace", "", name))
+        if found is None or "deletionTimestamp" not in found["metadata"]:
+            return
         if name in self.held_up:
             condition = {"type": "NamespaceContentRemaining", "status": "True", "message": self.held_up[name]}
-            self.objects["Namespace", "", name]["status"] = {"conditions": [condition]}
+            found["status"] = {"conditions": [condition]}
             return
-        for key in [key for key in self.objects if key[1] == name or key == ("Namespace", "", name)]:
-            del self.objects[key]
+        inside = [key for key in self.objects if key[1] == name]
+        if not any(kind == "Pod" for kind, _, _ in inside):
+            for key in [*inside, ("Namespace", "", name)]:
+                del self.objects[key]
 
 
 def a_namespace(run: str, expires: str | None = "2030-01-01T00:00:00Z", *, ending: bool = False) -> Object:

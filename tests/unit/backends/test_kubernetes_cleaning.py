@@ -66,7 +66,7 @@ async def clean(cluster: MemoryCluster, run: str = "r") -> None:
     await remove(cast(Cluster, cluster), namespace_of(run))
 
 
-async def test_pods_go_before_the_namespace_and_nothing_of_others() -> None:
+async def test_pods_are_told_to_end_before_the_namespace_and_nothing_of_others() -> None:
     cluster = MemoryCluster(
         a_namespace("r"),
         a_namespace("other"),
@@ -106,7 +106,7 @@ async def test_pods_that_do_not_end_are_ended_without_their_kubelets(monkeypatch
     cluster = MemoryCluster(a_namespace("r"), a_node("w1"), a_pod("r", "a"))
     cluster.deaf = {"a"}
     await clean(cluster)
-    assert "delete Pod a at once" in cluster.calls
+    assert cluster.calls == ["delete Pod a", "delete Namespace kabench-r", "delete Pod a at once"]
     assert await cluster.get("Namespace", "kabench-r") is None
 
 
