@@ -1,17 +1,19 @@
 """What every backend must do, whatever it is made of: one suite for the fake and the real ones.
 
-A tier subclasses `BackendContract` for each backend that it can run, with a `case` fixture.
+A tier subclasses `FleetContract` and `EndContract` for each backend that it can run, with a `case` fixture of class scope.
+Bringing a real fleet up takes longest, so the tests of `FleetContract` share one: each leaves it whole and at rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from kabench.backends.base import Backend, Fleet, PlacedTarget, Round
 from kabench.core.roles import roles
@@ -76,100 +78,101 @@ def nodes_of(placed: list[PlacedTarget] | Any) -> set[str]:
     return {target.node for target in placed}
 
 
-class BackendContract:
-    """The suite."""
+@pytest.mark.asyncio(loop_scope="class")
+class FleetContract:
+    """What a fleet does, round after round. Those tests come last that have it replace an agent."""
 
-    async def test_nodes_and_agents(self, case: Case, tmp_path: Path) -> None:
-        backend = case.backend()
-        async with backend.started(scenario(case.phase), "run-1", tmp_path, "secret") as fleet:
-            names = [node.name for node in fleet.nodes]
-            assert len(set(names)) == 3
-            assert [agent.node for agent in fleet.agents] == names
-            assert all(agent.token == "secret" for agent in fleet.agents)
-            assert len({agent.base_url for agent in fleet.agents}) == 3
-            assert not any(agent.base_url.endswith("/") for agent in fleet.agents)
-            assert "secret" not in repr(fleet.agents)
-            assert all(node.cpu_millis and node.memory_bytes for node in fleet.nodes)
-            assert all(bool(node.cpus and node.boot_id) is case.knows_cpus for node in fleet.nodes)
-            assert fleet.environment()
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    @classmethod
+    async def fleet(cls, case: Case, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+        folder = tmp_path_factory.mktemp("fleet")
+        phases = scenario(case.phase, QUIET, NOISY)
+        async with case.backend().started(phases, "run-1", folder, "secret") as fleet:
+            yield fleet
+
+    async def test_nodes_and_agents(self, case: Case, fleet: Fleet) -> None:
+        names = [node.name for node in fleet.nodes]
+        assert len(set(names)) == 3
+        assert [agent.node for agent in fleet.agents] == names
+        assert all(agent.token == "secret" for agent in fleet.agents)
+        assert len({agent.base_url for agent in fleet.agents}) == 3
+        assert not any(agent.base_url.endswith("/") for agent in fleet.agents)
+        assert "secret" not in repr(fleet.agents)
+        assert all(node.cpu_millis and node.memory_bytes for node in fleet.nodes)
+        assert all(bool(node.cpus and node.boot_id) is case.knows_cpus for node in fleet.nodes)
+        assert fleet.environment()
+        assert list(fleet.casualties()) == []
+
+    async def test_a_whole_round(self, case: Case, fleet: Fleet) -> None:
+        loud = fleet.nodes[0].name
+        round_ = round_of(case.phase, loud)
+        await fleet.start_noise(round_)
+        placed = await fleet.place(round_, {})
+        assert sorted(target.name for target in placed) == ["cache-1", "cache-2", "echo-1", "echo-2"]
+        assert {(t.workload, t.kind) for t in placed} == {("cache", "redis"), ("echo", "http")}
+        assert nodes_of(placed) <= {node.name for node in fleet.nodes}
+        assert len({(t.host, t.port) for t in placed}) == 4
+        assert {t.decided_by for t in placed} == {case.decided_by}
+        assert all(bool(t.reason) is case.explains and t.pending_ns >= 0 for t in placed)
+        with fleet.measuring(round_):
             assert list(fleet.casualties()) == []
+        await fleet.clear()
+        await fleet.clear()
+        (work,) = await fleet.stop_noise()
+        assert (work.node, work.stressor) == (loud, "stress-cpu")
+        assert work.ops is not None
+        assert work.ops > 0
+        assert list(await fleet.stop_noise()) == []
+        assert list(fleet.casualties()) == []
 
-    async def test_a_whole_round(self, case: Case, tmp_path: Path) -> None:
-        async with case.backend().started(scenario(case.phase), "run-1", tmp_path, "t") as fleet:
-            loud = fleet.nodes[0].name
-            round_ = round_of(case.phase, loud)
-            await fleet.start_noise(round_)
-            placed = await fleet.place(round_, {})
-            assert sorted(target.name for target in placed) == ["cache-1", "cache-2", "echo-1", "echo-2"]
-            assert {(t.workload, t.kind) for t in placed} == {("cache", "redis"), ("echo", "http")}
-            assert nodes_of(placed) <= {node.name for node in fleet.nodes}
-            assert len({(t.host, t.port) for t in placed}) == 4
-            assert {t.decided_by for t in placed} == {case.decided_by}
-            assert all(bool(t.reason) is case.explains and t.pending_ns >= 0 for t in placed)
-            with fleet.measuring(round_):
-                assert list(fleet.casualties()) == []
+    async def test_without_noise_there_is_no_work(self, case: Case, fleet: Fleet) -> None:
+        await fleet.start_noise(round_of(case.phase))
+        assert list(await fleet.stop_noise()) == []
+
+    async def test_targets_are_fresh_in_every_round(self, case: Case, fleet: Fleet) -> None:
+        first = await fleet.place(round_of(case.phase), {})
+        await fleet.clear()
+        second = await fleet.place(round_of(case.phase, block=2), {})
+        await fleet.clear()
+        assert {(t.host, t.port) for t in first}.isdisjoint((t.host, t.port) for t in second)
+
+    async def test_pins_go_where_the_roles_say(self, fleet: Fleet) -> None:
+        loud = fleet.nodes[0].name
+        found = roles_of(fleet, loud)
+        for phase in (QUIET, NOISY):
+            placed = await fleet.place(round_of(phase, loud, found=found), {})
             await fleet.clear()
-            await fleet.clear()
-            (work,) = await fleet.stop_noise()
-            assert (work.node, work.stressor) == (loud, "stress-cpu")
-            assert work.ops is not None
-            assert work.ops > 0
-            assert list(await fleet.stop_noise()) == []
-            assert list(fleet.casualties()) == []
+            assert {found[node] for node in nodes_of(placed)} == {phase.pin}
+            assert {target.decided_by for target in placed} == {f"pin:{phase.pin}"}
 
-    async def test_without_noise_there_is_no_work(self, case: Case, tmp_path: Path) -> None:
-        async with case.backend().started(
-            scenario(case.phase, noise=Noise(nodes=0)), "r", tmp_path, "t"
-        ) as fleet:
-            await fleet.start_noise(round_of(case.phase))
-            assert list(await fleet.stop_noise()) == []
+    async def test_a_pin_that_a_round_cannot_keep_is_a_clear_error(self, fleet: Fleet) -> None:
+        every = [node.name for node in fleet.nodes]
+        round_ = round_of(QUIET, *every, found=roles_of(fleet, *every))
+        with pytest.raises(ClusterError, match="pinned to quiet nodes and there are none"):
+            await fleet.place(round_, {})
 
-    async def test_targets_are_fresh_in_every_round(self, case: Case, tmp_path: Path) -> None:
-        async with case.backend().started(scenario(case.phase), "r", tmp_path, "t") as fleet:
-            first = await fleet.place(round_of(case.phase), {})
-            await fleet.clear()
-            second = await fleet.place(round_of(case.phase, block=2), {})
-            assert {(t.host, t.port) for t in first}.isdisjoint((t.host, t.port) for t in second)
+    async def test_an_agent_that_dies_is_a_casualty_and_heals(self, case: Case, fleet: Fleet) -> None:
+        names = [node.name for node in fleet.nodes]
+        await case.kill_agent(fleet, names[1])
+        assert [agent.node for agent in fleet.agents] == [names[0], names[2]]
+        (casualty,) = fleet.casualties()
+        assert (casualty.role, casualty.node) == ("agent", names[1])
+        assert case.killed in casualty.reason
+        assert list(fleet.casualties()) == []
+        assert list(await fleet.heal()) == [names[1]]
+        assert [agent.node for agent in fleet.agents] == names
+        assert list(await fleet.heal()) == []
 
-    async def test_pins_go_where_the_roles_say(self, case: Case, tmp_path: Path) -> None:
-        async with case.backend().started(scenario(QUIET, NOISY), "r", tmp_path, "t") as fleet:
-            loud = fleet.nodes[0].name
-            found = roles_of(fleet, loud)
-            for phase in (QUIET, NOISY):
-                placed = await fleet.place(round_of(phase, loud, found=found), {})
-                assert {found[node] for node in nodes_of(placed)} == {phase.pin}
-                assert {target.decided_by for target in placed} == {f"pin:{phase.pin}"}
-                await fleet.clear()
+    async def test_an_agent_that_lives_and_does_not_answer_is_replaced(self, fleet: Fleet) -> None:
+        names = [node.name for node in fleet.nodes]
+        assert list(await fleet.heal([names[1]])) == [names[1]]
+        assert [agent.node for agent in fleet.agents] == names
+        assert list(fleet.casualties()) == []  # its end was ours
+        assert list(await fleet.heal()) == []
 
-    async def test_a_pin_that_a_round_cannot_keep_is_a_clear_error(self, case: Case, tmp_path: Path) -> None:
-        async with case.backend().started(scenario(QUIET), "r", tmp_path, "t") as fleet:
-            every = [node.name for node in fleet.nodes]
-            round_ = round_of(QUIET, *every, found=roles_of(fleet, *every))
-            with pytest.raises(ClusterError, match="pinned to quiet nodes and there are none"):
-                await fleet.place(round_, {})
 
-    async def test_an_agent_that_dies_is_a_casualty_and_heals(self, case: Case, tmp_path: Path) -> None:
-        async with case.backend().started(scenario(case.phase), "r", tmp_path, "t") as fleet:
-            names = [node.name for node in fleet.nodes]
-            await case.kill_agent(fleet, names[1])
-            assert [agent.node for agent in fleet.agents] == [names[0], names[2]]
-            (casualty,) = fleet.casualties()
-            assert (casualty.role, casualty.node) == ("agent", names[1])
-            assert case.killed in casualty.reason
-            assert list(fleet.casualties()) == []
-            assert list(await fleet.heal()) == [names[1]]
-            assert [agent.node for agent in fleet.agents] == names
-            assert list(await fleet.heal()) == []
-
-    async def test_an_agent_that_lives_and_does_not_answer_is_replaced(
-        self, case: Case, tmp_path: Path
-    ) -> None:
-        async with case.backend().started(scenario(case.phase), "r", tmp_path, "t") as fleet:
-            names = [node.name for node in fleet.nodes]
-            assert list(await fleet.heal([names[1]])) == [names[1]]
-            assert [agent.node for agent in fleet.agents] == names
-            assert list(fleet.casualties()) == []  # its end was ours
-            assert list(await fleet.heal()) == []
+class EndContract:
+    """How a fleet ends."""
 
     async def test_an_error_inside_passes_through(self, case: Case, tmp_path: Path) -> None:
         async def fail() -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 import psutil
 import pytest
-from backend_contract import BackendContract, Case, nodes_of, round_of, scenario, until
+from backend_contract import Case, EndContract, FleetContract, nodes_of, round_of, scenario, until
 
 from kabench.backends.base import Fleet
 from kabench.backends.fake import FakeBackend, FakeFleet
@@ -55,10 +55,17 @@ CASES = {
 }
 
 
-class TestWithoutACluster(BackendContract):
-    @pytest.fixture(params=CASES)
-    def case(self, request: pytest.FixtureRequest) -> Case:
-        return CASES[request.param]
+@pytest.fixture(scope="class", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+class TestFleetWithoutACluster(FleetContract):
+    """The fake's fleet, and the local one."""
+
+
+class TestWithoutACluster(EndContract):
+    """With a fleet for each test."""
 
     async def test_the_same_seed_and_telemetry_place_the_same_way(self, case: Case, tmp_path: Path) -> None:
         async def once(folder: Path) -> dict[str, str]:

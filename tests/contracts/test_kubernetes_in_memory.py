@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from backend_contract import BackendContract, Case
+from backend_contract import Case, EndContract, FleetContract, until
 from living_cluster import LivingCluster
 
 from kabench.backends.base import Fleet
@@ -15,21 +15,21 @@ from kabench.backends.kubernetes.backend import KubernetesBackend
 from kabench.core.spec import Phase
 
 
-class TestInMemory(BackendContract):
-    @pytest.fixture
-    def case(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
-        cluster = LivingCluster()
-        monkeypatch.setattr("kabench.backends.kubernetes.backend.open_cluster", cluster.opened)
+@pytest.fixture(scope="class")
+def case() -> Iterator[Case]:
+    cluster = LivingCluster()
 
-        async def kill_agent(fleet: Fleet, node: str) -> None:
-            cluster.state = lambda _pod: {"waiting": {"reason": "ContainerCreating"}}
-            (pod,) = [one for one in cluster.pods("agent") if one["spec"]["nodeName"] == node]
-            cluster.vanish(pod)
-            await _until_gone(fleet, node)
-            (young,) = [one for one in cluster.pods("agent") if one["spec"]["nodeName"] == node]
-            cluster.state = lambda _pod: None
-            cluster._run(young, node)
+    async def kill_agent(fleet: Fleet, node: str) -> None:
+        cluster.state = lambda _pod: {"waiting": {"reason": "ContainerCreating"}}
+        (pod,) = [one for one in cluster.pods("agent") if one["spec"]["nodeName"] == node]
+        cluster.vanish(pod)
+        await until(lambda: all(agent.node != node for agent in fleet.agents))
+        (young,) = [one for one in cluster.pods("agent") if one["spec"]["nodeName"] == node]
+        cluster.state = lambda _pod: None
+        cluster._run(young, node)
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kabench.backends.kubernetes.backend.open_cluster", cluster.opened)
         yield Case(
             backend=lambda: KubernetesBackend(Access()),
             kill_agent=kill_agent,
@@ -39,11 +39,13 @@ class TestInMemory(BackendContract):
             explains=False,
             knows_cpus=False,
         )
-        left: list[Any] = [key for key in cluster.objects if key[0] != "Node"]
-        assert not left, f"the backend left {left}"
+    left: list[Any] = [key for key in cluster.objects if key[0] != "Node"]
+    assert not left, f"the backend left {left}"
 
 
-async def _until_gone(fleet: Fleet, node: str) -> None:
-    from backend_contract import until
+class TestFleetInMemory(FleetContract):
+    """One fleet for all."""
 
-    await until(lambda: all(agent.node != node for agent in fleet.agents))
+
+class TestInMemory(EndContract):
+    """With a fleet for each test."""
