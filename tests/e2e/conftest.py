@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from e2e_kit import Admin, Cluster, controller_kubeconfig
 
-from cluster import layout, lifecycle, state, teardown
+from cluster import cgroups, layout, lifecycle, state, teardown
+
+BRISK = 8
+"""The weight of the cluster's own programs here, where they must get on beside noise; where figures count, they give way."""
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +20,10 @@ def cluster_up() -> Iterator[None]:
     known = state.load(layout.STATE)
     was_up = known is not None and lifecycle.healthy(known)
     lifecycle.up()
+    groups = cgroups.hierarchies()
+    cgroups.weigh(groups, "system", BRISK)
     yield
+    cgroups.weigh(groups, "system", lifecycle.CONTROL)
     if not was_up:
         with lifecycle.locked():
             teardown.down()
