@@ -104,13 +104,14 @@ def execute(request: Request) -> int:
             result = _watched(request, scenario, backend, store, told)
             code = exit_code(result)
         except KeyboardInterrupt:
-            told.print(
-                f"interrupted; what was measured is in {store.folder}", highlight=False, soft_wrap=True
-            )
             code = INTERRUPTED
             found = _partial(store)
             if found is None:
+                told.print("interrupted before anything was measured", highlight=False)
                 return code
+            told.print(
+                f"interrupted; what was measured is in {store.folder}", highlight=False, soft_wrap=True
+            )
             result = found
         except KabenchError as error:
             if _partial(store) is None:
@@ -225,11 +226,12 @@ async def _ticking(work: Coroutine[Any, Any, RunResult], tick: Callable[[], None
 
 
 def _partial(store: RunStore) -> RunResult | None:
-    """What an unfinished run has written, if it came so far."""
+    """What an unfinished run has measured; None where it did not come so far."""
     try:
-        return read_result(store.folder)
+        found = read_result(store.folder)
     except KabenchError:
         return None
+    return found if found.rounds else None
 
 
 def _tell(request: Request, result: RunResult, folder: Path) -> None:

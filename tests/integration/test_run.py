@@ -280,6 +280,7 @@ def test_a_wrong_scenario_ends_with_2_and_says_where(
     assert code == 2, err
     for word in words:
         assert word in err
+    assert "what was measured" not in err  # nothing was
     assert "Traceback" not in err
 
 
