@@ -65,8 +65,10 @@ class RoundTally:
         self._any_quiet = not roles or "quiet" in roles.values()
 
     def add(self, agent: str, interval: Interval) -> None:
-        """Add an interval. The sealing one repeats the window's totals: it counts where no other came, as of an agent
-        whose stream was late."""
+        """Add an interval.
+
+        The sealing one repeats the window's totals: it counts where no other came, as of an agent whose stream was late.
+        """
         tally = self.agents.setdefault(agent, AgentTally())
         if interval.sealed:
             if not tally.intervals:
