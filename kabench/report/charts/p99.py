@@ -56,8 +56,9 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> 
     else:
         ax.set_yticks([])  # all withheld, and no promise either: there is nothing to scale
     ax.set_ylabel("p99 response time, ms (log)")
-    ax.set_xlim(-0.72 if roomy else -0.85, len(facts.phases) - (0.28 if roomy else 0.1))
-    labels = [_label(phase, kind, roomy=roomy) for phase in facts.phases]
+    few = len(facts.phases) <= 2
+    ax.set_xlim((-0.72 if few else -0.95) if roomy else -0.85, len(facts.phases) - (0.28 if roomy else 0.1))
+    labels = [_label(phase, kind, counted=roomy and few) for phase in facts.phases]
     ax.set_xticks(range(len(labels)), labels, fontsize=14 if roomy else 12)
     if not roomy and sum(map(len, facts.phases)) > FLAT_LABELS:
         ax.set_xticks(range(len(labels)), labels, rotation=28, ha="right", rotation_mode="anchor")
@@ -65,9 +66,10 @@ def panel(ax: Axes, facts: Facts, kind: KindFacts, *, compact: bool = False) -> 
     _heading(ax, facts, kind)
 
 
-def _label(phase: str, kind: KindFacts, *, roomy: bool) -> str:
+def _label(phase: str, kind: KindFacts, *, counted: bool) -> str:
+    """The phase, with the number of its requests where there is room; the foot has them too."""
     name = phase if len(phase) < 20 else style.wrap(phase, 16)
-    return f"{name}\n{kind.requests(phase):,} requests" if roomy else name
+    return f"{name}\n{kind.requests(phase):,} requests" if counted else name
 
 
 def _pairs(ax: Axes, facts: Facts, kind: KindFacts) -> None:
