@@ -34,11 +34,14 @@ noise:
   stressors: [{kind: stress-cpu, requests: {cpu_millis: 200, memory_mib: 64}}]
 load: {rate_per_s: 600, timeout_ms: 1000}
 blocks: {planned: 1, reserve: 0}
-timing: {window_s: 3, warm_up_s: 0.5, ready_timeout_s: 20}
+timing: {window_s: 2, warm_up_s: 0.5, ready_timeout_s: 20}
 gates: {quiet_lag_p99_ms: 10000, strangers_cpu_share: 1}
 kubernetes: {}
 """
 """One block of one phase. Its gates are wide: tests of faults must not hang on this machine's load."""
+
+FEW = {"agents": "2", "  nodes": "1"}
+"""For `replaced`: the small scenario on two workers, where more prove nothing more."""
 
 RUN_S = 180
 """A small run takes half a minute; so long where something is broken."""
@@ -95,6 +98,14 @@ class Cluster:
         self.admin, self.kubeconfig, self.folder = admin, kubeconfig, folder
         self.out = folder / "results"
         self._controllers: list[Controller] = []
+        self._others: list[Cluster] = []
+
+    def beside(self, name: str) -> Cluster:
+        """Another user of the cluster, with a folder of their own."""
+        other = Cluster(self.admin, self.kubeconfig, self.folder / name)
+        other.folder.mkdir()
+        self._others.append(other)
+        return other
 
     def start(self, *args: str | Path) -> Controller:
         """Start `kabench ARGS`."""
@@ -140,6 +151,8 @@ class Cluster:
 
     def end(self) -> None:
         """End what still runs."""
+        for other in self._others:
+            other.end()
         for controller in self._controllers:
             if controller.process.poll() is None:
                 controller.process.kill()

@@ -1,4 +1,4 @@
-"""The example of a workload and a batch job of one's own, on six real kubelets."""
+"""The example of a workload and a batch job of one's own, on some of the workers, with agents called at their pods' IPs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ def short_example(folder: Path) -> Path:
     return scenario
 
 
-def test_a_workload_and_noise_of_ones_own(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_workload_and_noise_of_ones_own_on_four_workers_and_at_pod_ips(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     scenario = short_example(tmp_path / "own")
-    run = cluster.start("run", scenario, "--backend", "kubernetes", "--out", cluster.out)
+    few = ("--agents", "4", "--transport", "direct")
+    run = cluster.start("run", scenario, "--backend", "kubernetes", "--out", cluster.out, *few)
     cluster.in_window()
     targets = cluster.admin.pods(cluster.run_id, naming.TARGET)
     noise = cluster.admin.pods(cluster.run_id, naming.NOISE)
@@ -48,7 +51,12 @@ def test_a_workload_and_noise_of_ones_own(cluster: Cluster, tmp_path: Path) -> N
 
     result = cluster.results()
     assert [block["valid"] for block in result["blocks"]] == [True], result["blocks"]
+    chosen = {node["name"] for node in result["nodes"]}
+    assert len(chosen) == 4
     for record in result["rounds"]:
+        assert record["error"] == ""
+        assert {placement["node"] for placement in record["placements"]} <= chosen
+        assert sorted(agent["agent"] for agent in record["agents"]) == sorted(chosen)
         assert {placed["workload"] for placed in record["placements"]} == {"my-cache"}
         assert [work["stressor"] for work in record["noise"]] == ["my-batch"] * 2
         assert all(work["ops"] > 0 for work in record["noise"]), record["noise"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from e2e_kit import Cluster
-from run_kit import TINY, Controller, results, write_scenario
+from run_kit import TINY, write_scenario
 
 CHARTS = {"p99_comparison.png", "placement_accuracy.png", "latency_distribution.png", "dashboard.png"}
 FOUR_ARMS = """[{name: default, scheduler: default-scheduler}, {name: other, scheduler: second},
@@ -37,7 +36,9 @@ def form_of_result(result: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_two_schedulers_and_the_oracles(cluster: Cluster, tmp_path: Path) -> None:
+def test_two_schedulers_and_the_oracles(cluster: Cluster) -> None:
+    home = cluster.beside("home")
+    local = home.start("run", write_scenario(home.folder, TINY), "--backend", "local", "--out", home.out)
     code, out, err = cluster.run("--json", phases=FOUR_ARMS)
     assert code == 3, err  # one block is too few to compare
     result = cluster.results()
@@ -84,24 +85,8 @@ def test_two_schedulers_and_the_oracles(cluster: Cluster, tmp_path: Path) -> Non
     assert (code, err) == (0, "")
     assert json.loads(out)["phases"] == summary["phases"]
 
-    write_scenario(tmp_path, TINY)
-    local = Controller(
-        "run", tmp_path / "tiny.yaml", "--backend", "local", "--out", tmp_path / "local", cwd=tmp_path
-    )
     local.wait()
-    assert form_of_result(result) == form_of_result(results(tmp_path / "local"))
-
-
-def test_fewer_agents_than_workers_and_pod_ips(cluster: Cluster) -> None:
-    code, _, err = cluster.run("--transport", "direct", "--agents", "4", "--json")
-    assert code in (0, 3), err
-    result = cluster.results()
-    chosen = {node["name"] for node in result["nodes"]}
-    assert len(chosen) == 4
-    [record] = result["rounds"]
-    assert record["error"] == ""
-    assert {placement["node"] for placement in record["placements"]} <= chosen
-    assert sorted(agent["agent"] for agent in record["agents"]) == sorted(chosen)
+    assert form_of_result(result) == form_of_result(home.results())
 
 
 def test_what_would_be_applied_is_taken_by_the_api_server(cluster: Cluster) -> None:

@@ -37,12 +37,26 @@ def findings(cluster: Cluster, *args: str) -> tuple[int, dict[str, list[dict[str
     return code, found
 
 
-def test_on_a_cluster_that_is_ready_a_run_could_start(cluster: Cluster) -> None:
-    code, found = findings(cluster, "--scheduler", "second")
+@pytest.fixture
+def foreign(cluster: Cluster) -> Cluster:
+    """The cluster under a context's name that is not ours."""
+    content = json.loads(cluster.kubeconfig.read_text())
+    content["contexts"][0]["name"] = content["current-context"] = "production"
+    cluster.kubeconfig = cluster.folder / "foreign"
+    cluster.kubeconfig.write_text(json.dumps(content))
+    return cluster
+
+
+def test_a_foreign_context_is_refused_and_once_it_is_allowed_a_run_could_start(foreign: Cluster) -> None:
+    code, out, err = foreign.call("doctor")
+    assert (code, out) == (2, "")
+    assert "--allow-context production" in err
+    code, found = findings(foreign, "--allow-context", "production", "--scheduler", "second")
     assert code == 0, found
     levels = {check: {one["level"] for one in ones} for check, ones in found.items()}
     assert levels.pop("metrics") == {"note"}  # the test cluster has no metrics server
     assert set().union(*levels.values()) == {"ok"}, found
+    assert "allowed by --allow-context" in found["context"][0]["text"]
     bound = [one["text"] for one in found["scheduler"]]
     assert [text.split()[0] for text in bound] == ["default-scheduler", "second"]
     assert "6 agents answer through the API server's proxy" in found["agents' API"][0]["text"]
@@ -55,6 +69,7 @@ def test_a_scheduler_that_does_not_exist_is_told_beside_all_that_works(cluster: 
     [problem] = [one for ones in found.values() for one in ones if one["level"] == "problem"]
     assert (problem["check"], problem["text"]) == ("scheduler", "nobody has bound no pod within 10 s")
     assert found["agents"][0]["level"] == "ok"
+    assert "a cluster that kabench makes" in found["context"][0]["text"]
 
 
 def test_an_image_that_no_node_has_is_told(cluster: Cluster) -> None:
@@ -149,23 +164,10 @@ def test_rights_that_are_missing_are_named(cluster: Cluster, lesser_account: Pat
 
 
 def test_interrupted_it_takes_its_pods_away(cluster: Cluster) -> None:
-    doctor = cluster.start("doctor")
+    doctor = cluster.start("doctor", "--agents", "3")
     [namespace] = until(cluster.admin.run_namespaces, "the trial's namespace")
     until(lambda: cluster.admin.pods(namespace.removeprefix("kabench-")), "the trial's pods")
     doctor.signal(signal.SIGINT)
     code, _, err = doctor.wait()
     assert code == 130, err
     assert cluster.admin.run_namespaces() == []
-
-
-def test_a_foreign_context_is_refused(cluster: Cluster) -> None:
-    content = json.loads(cluster.kubeconfig.read_text())
-    content["contexts"][0]["name"] = content["current-context"] = "production"
-    cluster.kubeconfig = cluster.folder / "foreign"
-    cluster.kubeconfig.write_text(json.dumps(content))
-    code, out, err = cluster.call("doctor")
-    assert (code, out) == (2, "")
-    assert "--allow-context production" in err
-    code, found = findings(cluster, "--allow-context", "production", "--agents", "3")
-    assert code == 0
-    assert "allowed by --allow-context" in found["context"][0]["text"]
