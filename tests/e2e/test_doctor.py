@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_kit import SMALL, Admin, Cluster
+from e2e_kit import RUN_S, SMALL, Admin, Cluster
 from kubernetes_asyncio import client, config
-from run_kit import until, write_scenario
+from run_kit import Controller, until, write_scenario
 
 from cluster import layout
 from kabench.backends.kubernetes import naming
@@ -25,13 +25,21 @@ LESSER = "s-test-lesser"
 LAST_WORKER = "worker-6"
 
 
-def findings(cluster: Cluster, *args: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+Findings = dict[str, list[dict[str, Any]]]
+
+
+def findings(cluster: Cluster, *args: str) -> tuple[int, Findings]:
     """The exit code, and the findings by check."""
-    code, out, err = cluster.call("doctor", "--json", *args)
+    return told(cluster.start("doctor", "--json", *args))
+
+
+def told(doctor: Controller) -> tuple[int, Findings]:
+    """The exit code and the findings of one that has been started."""
+    code, out, err = doctor.wait(RUN_S)
     assert not err
     answer = json.loads(out)
     assert answer["could_run"] is (code == 0)
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: Findings = {}
     for finding in answer["findings"]:
         found.setdefault(finding["check"], []).append(finding)
     return code, found
@@ -63,19 +71,21 @@ def test_a_foreign_context_is_refused_and_once_it_is_allowed_a_run_could_start(f
     assert "2 groups of nodes share no CPU" in found["CPUs"][0]["text"]
 
 
-def test_a_scheduler_that_does_not_exist_is_told_beside_all_that_works(cluster: Cluster) -> None:
-    code, found = findings(cluster, "--agents", "3", "--scheduler", "nobody")
+def test_a_scheduler_and_an_image_that_do_not_exist_are_told_beside_all_that_works(cluster: Cluster) -> None:
+    absent = "{pull_policy: Never, images: {agent: 'nowhere.example/agent:1'}}"
+    scenario = write_scenario(cluster.folder, SMALL, agents="3", kubernetes=absent)
+    beside = ("doctor", "--json", "--alongside")  # each other: most of their time is waiting
+    without_scheduler = cluster.start(*beside, "--agents", "3", "--scheduler", "nobody")
+    without_image = cluster.start(*beside, scenario)
+
+    code, found = told(without_scheduler)
     assert code == 4
     [problem] = [one for ones in found.values() for one in ones if one["level"] == "problem"]
     assert (problem["check"], problem["text"]) == ("scheduler", "nobody has bound no pod within 10 s")
     assert found["agents"][0]["level"] == "ok"
     assert "a cluster that kabench makes" in found["context"][0]["text"]
 
-
-def test_an_image_that_no_node_has_is_told(cluster: Cluster) -> None:
-    absent = "{pull_policy: Never, images: {agent: 'nowhere.example/agent:1'}}"
-    scenario = write_scenario(cluster.folder, SMALL, agents="3", kubernetes=absent)
-    code, found = findings(cluster, str(scenario))
+    code, found = told(without_image)
     assert code == 4
     assert "nowhere.example/agent:1 on worker-1, " in found["images"][0]["text"]
     [agents] = found["agents"]
