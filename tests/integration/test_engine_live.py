@@ -246,7 +246,12 @@ def test_redis_gets_and_sets(tmp_path, short):
     ("options", "prepare", "load", "error"),
     [
         (["--requirepass", "secret"], [], {}, "reply"),  # NOAUTH
-        (["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"], [], {"get_ratio": 0.0}, "reply"),  # OOM
+        (
+            ["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"],
+            [],
+            {"get_ratio": 0.0},
+            "reply",
+        ),  # OOM
         (
             [],
             [b"LPUSH kabench:%d a\r\n" % key for key in range(50)],
