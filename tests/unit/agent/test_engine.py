@@ -10,6 +10,7 @@ from engine_kit import HTTP_OK, MS, NEVER, START_NS, Server, World
 
 from kabench.core.identity import NULL_TARGET, Metric
 from kabench.errors import AgentError
+from kabench_agent.turns import moment_s
 
 
 async def test_every_request_leaves_when_it_is_due_and_only_the_window_is_recorded():
@@ -237,6 +238,38 @@ async def test_abort_ends_a_window_and_close_ends_its_connections():
     await engine.close()
     assert not any(link.open for link in world.servers[80].links)
     assert world.pacer.armed_ns is None
+
+
+async def test_an_abort_keeps_every_interval_that_had_closed_though_their_moment_had_not_come(monkeypatch):
+    monkeypatch.setattr("kabench_agent.engine.moment_s", lambda seed, interval_ns: 60.0)
+    world, sunk, before = World(), [], []
+    engine = kit.make_engine(world, kit.order(kit.http_target()), sunk.append)
+    await world.finish(engine.connect(START_NS - 1))
+
+    def abort():
+        before.extend(sunk)
+        engine.abort()
+
+    world.at(START_NS + 12_000, abort)
+    with pytest.raises(AgentError, match="aborted"):
+        await world.finish(engine.run(START_NS))
+    await engine.close()
+    assert before == []
+    assert [interval.note.index for interval in sunk] == [0, 1]
+
+
+async def test_nobody_waits_for_a_moment_once_the_window_is_over(monkeypatch):
+    monkeypatch.setattr("kabench_agent.engine.moment_s", lambda seed, interval_ns: 60.0)
+    async with asyncio.timeout(30):
+        done = await kit.run(World(), kit.order(kit.http_target()))
+    assert [interval.note.index for interval in done.intervals][:4] == [0, 1, 2, 3]  # the rest is drain
+
+
+def test_agents_have_moments_of_their_own_and_all_leave_time_for_their_steps():
+    moments = [moment_s(seed, 1_000 * MS) for seed in range(200)]
+    assert len(set(moments)) == len(moments)
+    assert 0 <= min(moments) < 0.1
+    assert 0.7 < max(moments) <= 0.8
 
 
 async def test_a_sink_that_fails_ends_the_window():
