@@ -21,9 +21,9 @@ class Flights:
     Attributes:
         due_ns, target, op: from the schedule.
         issued_ns, sent_ns: NEVER until then.
+        count: how many the schedule has.
         first: index of the first request that is due in the window; before it lies the warm-up.
         in_flight: issued and not over, the waiting ones included.
-        count: how many the schedule has.
         bounded: those of them that count towards the agent's bound (all but the null echo's).
         peak: most in flight since the last `take_peak`.
         issued: how many of the schedule were got to.
