@@ -15,16 +15,14 @@ from kabench.backends.base import Casualty, CpuUsage, Fleet, PlacedTarget, Round
 from kabench.clock import Clock
 from kabench.controller.crew import Crew, Failures, first_of
 from kabench.controller.observer import Observer
+from kabench.controller.orders import prepare_orders
 from kabench.core.contention import Contention
-from kabench.core.identity import Kind
 from kabench.core.journal import RoundStarted
 from kabench.core.plan import BlockPlan
 from kabench.core.result import AgentWindow, NoiseRecord, Placement, RoundRecord
-from kabench.core.seeds import derive_seed
-from kabench.core.spec import NS_PER_MS, NS_PER_S, Phase, Scenario, Target
+from kabench.core.spec import NS_PER_MS, NS_PER_S, Phase, Scenario
 from kabench.errors import AgentError, ClusterError, KabenchError, SpecError, StoreError, TargetLost
 from kabench.store import RunStore
-from kabench.wire import messages as wire
 
 ARM_MARGIN_NS = 250_000_000
 """From arming to the first request of the warm-up: calls to a few agents take a few milliseconds."""
@@ -221,61 +219,6 @@ class RoundRunner:
 def longest_s(left_ns: int, timeout_ms: float) -> float:
     """How long agents may take to seal a window that ends in `left_ns`; less than none where arming took longer than it."""
     return (max(0, left_ns) + timeout_ms * NS_PER_MS + GRACE_NS) / NS_PER_S
-
-
-def prepare_orders(
-    scenario: Scenario, run: str, round_: Round, placed: Sequence[PlacedTarget], agents: Sequence[str]
-) -> dict[str, wire.Prepare]:
-    """What each agent is told, by node: every agent drives every target with its share of the rate.
-
-    An agent's seed depends on the block and not on the phase, so that all arms of a block meet the same arrivals.
-    Key spaces are filled once each, by the agents in turn.
-    """
-    load, timing = scenario.load, scenario.timing
-    share = load.rate_per_s / (scenario.agents * len(placed))
-    specs = {target.name: target for target in scenario.targets}
-    scenario_sha256 = scenario.fingerprint
-    orders = {}
-    for position, node in enumerate(agents):
-        targets = tuple(
-            wire.Target(
-                name=target.name,
-                workload=target.workload,
-                node=target.node,
-                host=target.host,
-                port=target.port,
-                load=_load(specs[target.workload]),
-                rate_per_s=share,
-                connections=load.connections,
-                pipeline=load.pipeline if target.kind is Kind.REDIS else 1,
-                fill=target.kind is Kind.REDIS and index % len(agents) == position,
-            )
-            for index, target in enumerate(placed)
-        )
-        orders[node] = wire.Prepare(
-            protocol=wire.PROTOCOL,
-            run=run,
-            scenario_sha256=scenario_sha256,
-            window=round_.window,
-            phase=round_.phase.name,
-            block=round_.block,
-            seed=derive_seed(scenario.seed, "agent", round_.block, node),
-            arrivals=load.arrivals,
-            targets=targets,
-            warm_up_ns=round(timing.warm_up_s * NS_PER_S),
-            window_ns=round(timing.window_s * NS_PER_S),
-            timeout_ns=round(load.timeout_ms * NS_PER_MS),
-            max_in_flight=load.max_in_flight,
-            null_rate_per_s=load.null_rate_per_s,
-            ready_timeout_ns=round(timing.ready_timeout_s * NS_PER_S),
-        )
-    return orders
-
-
-def _load(target: Target) -> wire.RedisLoad | wire.HttpLoad:
-    if target.kind is Kind.REDIS:
-        return wire.RedisLoad(target.redis.keys, target.redis.value_bytes, target.redis.get_ratio)
-    return wire.HttpLoad(target.http.path, target.http.body_bytes)
 
 
 def strangers_share(

@@ -21,6 +21,8 @@ NS_PER_MS = 1_000_000
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
 PolicyName = Literal["default", "contention-aware"]
 StressorKind = Literal["stress-cache", "stress-membw", "stress-cpu", "own"]
+WAYS = ("policy", "scheduler", "pin", "standing")
+"""How a phase can say where its targets go."""
 OWN = "own"
 """A stressor that is the user's: a pod of theirs."""
 
@@ -39,7 +41,7 @@ class Requests(_Model):
 
 
 class Phase(_Model):
-    """One arm of the comparison: exactly one of `policy` (local), `scheduler` (Kubernetes) and `pin` (both)."""
+    """One arm: exactly one of `policy` (local), `scheduler` (Kubernetes), `pin` (both) and `standing`."""
 
     name: Name
     policy: PolicyName | None = Field(default=None, description="placement policy of the local backend")
@@ -47,17 +49,20 @@ class Phase(_Model):
     pin: Literal["quiet", "noisy"] | None = Field(
         default=None, description="oracle arm: all targets on such nodes"
     )
+    standing: Literal["given"] | None = Field(
+        default=None, description="nothing is placed: every target stands at its url already"
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Phase:
-        if sum(way is not None for way in (self.policy, self.scheduler, self.pin)) != 1:
-            raise ValueError("give exactly one of policy, scheduler, pin")
+        if sum(getattr(self, kind) is not None for kind in WAYS) != 1:
+            raise ValueError(f"give exactly one of {', '.join(WAYS)}")
         return self
 
     @property
     def way(self) -> str:
         """`policy:default`, `scheduler:mine`, `pin:quiet`: equal ways make an A/A pair."""
-        for kind in ("policy", "scheduler", "pin"):
+        for kind in WAYS:
             value = getattr(self, kind)
             if value is not None:
                 return f"{kind}:{value}"
@@ -106,10 +111,24 @@ class TargetPod(OwnPod):
     port: int = Field(ge=1, le=65535, description="where the protocol of the target's kind is spoken")
 
 
+class Tls(_Model):
+    """How a target's certificate is checked. Without one of these, a target is spoken to in the clear."""
+
+    verify: bool = Field(default=True, description="refuse a certificate that does not prove who answers")
+    ca_file: str | None = Field(
+        default=None, description="authorities to trust instead of the system's, a file where the agents run"
+    )
+    server_name: str | None = Field(default=None, description="asked for instead of the target's host")
+
+
+Driver = Literal["wire", "asyncio-redis", "aiohttp"]
+"""Who speaks to a target: our own code on the wire, or a client library, as an application on it would."""
+
+
 class Target(_Model):
     """A workload under test: `replicas` pods of one kind, placed afresh in every round.
 
-    `pod` makes it the user's own; `requests` are its manifest's then.
+    `pod` makes it the user's own; `requests` are its manifest's then. `address` makes it one server that stands already.
     """
 
     name: Name
@@ -122,11 +141,24 @@ class Target(_Model):
     pod: TargetPod | None = Field(
         default=None, description="a workload of your own instead of the built-in one"
     )
+    address: str | None = Field(
+        default=None,
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):[0-9]{1,5}$",
+        description="HOST:PORT of a server that stands already, in phases that are standing",
+    )
+    tls: Tls | None = None
+    driver: Driver = "wire"
 
     @model_validator(mode="after")
     def _not_reserved(self) -> Target:
         if self.name == NULL_TARGET:
             raise ValueError(f"{NULL_TARGET!r} is the agents' own")
+        return self
+
+    @model_validator(mode="after")
+    def _stands_once(self) -> Target:
+        if self.address is not None and (self.pod is not None or self.replicas != 1):
+            raise ValueError("a target with an address is one server: give replicas: 1, and no pod")
         return self
 
 
@@ -174,13 +206,32 @@ class Noise(_Model):
         return self
 
 
-class Load(_Model):
-    """What the agents ask of the targets together."""
+class RatePoint(_Model):
+    """Where the offered rate is at some part of the window; between two points it changes evenly."""
 
+    at: float = Field(ge=0, le=1, description="part of the window that has passed")
+    factor: float = Field(ge=0, description="times rate_per_s")
+
+
+class Load(_Model):
+    """What the agents ask of the targets together.
+
+    In an open loop requests leave by a schedule, whatever the targets do. In a closed loop every connection sends its next
+    request once it has a reply: `rate_per_s` and `arrivals` then say nothing, and response times hide queueing.
+    """
+
+    loop: Literal["open", "closed"] = "open"
     arrivals: Literal["poisson", "constant"] = "poisson"
-    rate_per_s: float = Field(default=2400, gt=0, le=1_000_000, description="in all, over agents and targets")
-    connections: int = Field(default=1, ge=1, le=256, description="of each agent to each target")
-    pipeline: int = Field(default=1, ge=1, le=64, description="requests in flight on one connection (Redis)")
+    rate_per_s: float = Field(
+        default=2400, gt=0, le=10_000_000, description="in all, over agents and targets"
+    )
+    profile: tuple[RatePoint, ...] = Field(
+        default=(), description="how the rate changes within the window; two points at one instant are a step"
+    )
+    connections: int = Field(default=1, ge=1, le=20_000, description="of each agent to each target")
+    pipeline: int = Field(
+        default=1, ge=1, le=1024, description="requests in flight on one connection (Redis)"
+    )
     max_in_flight: int = Field(
         default=1024, ge=1, le=65536, description="of one agent; what is due beyond it is skipped"
     )
@@ -216,8 +267,8 @@ class Blocks(_Model):
 class Timing(_Model):
     """The one warm-up and window that hold for all phases."""
 
-    window_s: float = Field(default=5, ge=0.5, le=600)
-    warm_up_s: float = Field(default=1, ge=0, le=60)
+    window_s: float = Field(default=5, ge=0.5, le=86_400)
+    warm_up_s: float = Field(default=1, ge=0, le=600)
     ready_timeout_s: float = Field(default=10, gt=0, le=600)
     budget_s: float | None = Field(
         default=None, gt=0, description="no reserve block starts that would end after it"
@@ -249,6 +300,20 @@ class Scenario(_Model):
     timing: Timing = Timing()
     gates: Gates = Gates()
     kubernetes: Kubernetes = Kubernetes()
+
+    @model_validator(mode="after")
+    def _standing_or_placed(self) -> Scenario:
+        standing = [phase.name for phase in self.phases if phase.standing]
+        if standing and len(standing) < len(self.phases):
+            raise ValueError(f"phases: {standing[0]!r} is standing, others are not; give all or none")
+        for target in self.targets:
+            if standing and target.address is None:
+                raise ValueError(
+                    f"targets: {target.name!r} has no address, and phase {standing[0]!r} places nothing"
+                )
+            if not standing and target.address is not None:
+                raise ValueError(f"targets: {target.name!r} has an address; its phases are standing: given")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Scenario:

@@ -75,6 +75,14 @@ class HttpLoad(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
     body_bytes: int = 0
 
 
+class Tls(msgspec.Struct, frozen=True):
+    """Speak TLS, and check the certificate as this says; `ca_file` is a file where the agent runs."""
+
+    verify: bool = True
+    ca_file: str | None = None
+    server_name: str | None = None
+
+
 class Target(msgspec.Struct, frozen=True):
     """One replica to drive, and this agent's share of its load.
 
@@ -86,6 +94,8 @@ class Target(msgspec.Struct, frozen=True):
         connections: of this agent to it.
         pipeline: requests in flight on one connection.
         fill: whether this agent fills the key space (one agent does, before any window).
+        driver: "wire", or the client library that speaks to it.
+        tls: None in the clear.
     """
 
     name: str
@@ -98,6 +108,8 @@ class Target(msgspec.Struct, frozen=True):
     connections: int = 1
     pipeline: int = 1
     fill: bool = False
+    driver: str = "wire"
+    tls: Tls | None = None
 
 
 class Prepare(msgspec.Struct, frozen=True):
@@ -115,6 +127,10 @@ class Prepare(msgspec.Struct, frozen=True):
         max_in_flight: of the whole agent; what is due beyond it is skipped.
         null_rate_per_s: arrivals at the null echo; 0 leaves it out.
         ready_timeout_ns: how long to wait for targets.
+        loop: "open": requests leave by the schedule; "closed": each connection sends when it has its reply, and rates and
+            arrivals say nothing.
+        profile: (part of the window, factor of every rate there), ascending; the rate changes evenly between two. Empty
+            where it stays.
         lease_ns: without a word from the controller for so long, a session that is not in a window ends.
     """
 
@@ -135,6 +151,8 @@ class Prepare(msgspec.Struct, frozen=True):
     null_rate_per_s: float = 0.0
     ready_timeout_ns: int = 10_000_000_000
     lease_ns: int = 60_000_000_000
+    loop: str = "open"
+    profile: tuple[tuple[float, float], ...] = ()
 
 
 class Prepared(msgspec.Struct, frozen=True):

@@ -6,7 +6,8 @@ import pytest
 
 from kabench.backends.base import CpuUsage, Node, PlacedTarget, Round
 from kabench.controller.crew import sharing
-from kabench.controller.round import longest_s, prepare_orders, strangers_share
+from kabench.controller.orders import prepare_orders
+from kabench.controller.round import longest_s, strangers_share
 from kabench.core.identity import Kind
 from kabench.core.spec import NS_PER_S, Phase, Scenario
 from kabench.wire.messages import HttpLoad, RedisLoad

@@ -91,7 +91,7 @@ def test_the_seed_benchmark_has_its_five_phases_and_promises() -> None:
         (
             "policy: contention-aware",
             "pin: quiet\n    policy: default",
-            "4: phases[1]: give exactly one of policy, scheduler, pin",
+            "4: phases[1]: give exactly one of policy, scheduler, pin, standing",
         ),
         ("name: b", "name: a", "2: phases: the name 'a' stands twice"),
         (
