@@ -28,6 +28,7 @@ from kabench.core.result import (
     NodeRecord,
     RoundRecord,
 )
+from kabench.core.spec import WAYS
 
 
 def compare(
@@ -92,7 +93,7 @@ def contrast_pairs(scenario: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def way_of(phase: Mapping[str, Any]) -> str:
     """`policy:default`, `scheduler:mine`, `pin:quiet`: as `core.spec.Phase.way`, from the plain form."""
-    return next(f"{how}:{phase[how]}" for how in ("policy", "scheduler", "pin") if phase.get(how) is not None)
+    return next(f"{how}:{phase[how]}" for how in WAYS if phase.get(how) is not None)
 
 
 class _Contrasts:

@@ -47,7 +47,7 @@ def judge(
     Args:
         block: its roles tell which agents are quiet.
         rounds: the rounds of this block that ended.
-        gates: the limits.
+        gates: the limits; None sets none.
         expected_phases: all phases of the scenario.
         expected_agents: all agents that should have reported in every round.
         boot_ids: boot id by node, each time it was read during the block.
@@ -84,9 +84,10 @@ def _round_reasons(
             yield VoidReason("unsealed-log", record.phase, f"{name}: the log was cut")
         else:
             yield from _agent_reasons(record.phase, agent, gates, quiet=block.roles.get(name) == "quiet")
+    allowed = gates.strangers_cpu_share
     for cpu, share in sorted((record.strangers_cpu_share or {}).items()):
-        if share > gates.strangers_cpu_share:
-            limit = f"{gates.strangers_cpu_share:.0%} allowed"
+        if allowed is not None and share > allowed:
+            limit = f"{allowed:.0%} allowed"
             yield VoidReason("strangers", record.phase, f"CPU {cpu}: {share:.0%} used by others ({limit})")
 
 
@@ -99,13 +100,14 @@ def _agent_reasons(phase: str, agent: AgentWindow, gates: Gates, *, quiet: bool)
         )
         yield VoidReason("unreconciled", phase, detail)
     due = counts.planned - counts.skipped  # what was skipped is the target's back-pressure
-    if counts.sent < gates.sent_ratio * due:
+    if gates.sent_ratio is not None and counts.sent < gates.sent_ratio * due:
         yield VoidReason("not-sent", phase, f"{agent.agent}: sent {counts.sent} of {due}")
-    if quiet and counts.planned:
-        limit = f"{gates.quiet_lag_p99_ms:g} ms allowed"
+    allowed_ms = gates.quiet_lag_p99_ms
+    if quiet and counts.planned and allowed_ms is not None:
+        limit = f"{allowed_ms:g} ms allowed"
         if agent.lag_p99_ns is None:
             yield VoidReason("lag", phase, f"{agent.agent}: no lag was recorded")
-        elif agent.lag_p99_ns > gates.quiet_lag_p99_ms * NS_PER_MS:
+        elif agent.lag_p99_ns > allowed_ms * NS_PER_MS:
             lag_ms = agent.lag_p99_ns / NS_PER_MS
             yield VoidReason("lag", phase, f"{agent.agent}: lag p99 {lag_ms:.2f} ms ({limit})")
 

@@ -20,6 +20,9 @@ from kabench.core.identity import Kind
 from kabench.core.plan import Costs
 from kabench.core.spec import Phase, Scenario
 
+STANDING = "standing"
+"""Where a target is that stands already, as far as we know: on none of our nodes."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -92,6 +95,26 @@ class PlacedTarget:
     reason: Mapping[str, float] = field(default_factory=dict)
 
 
+def standing_targets(scenario: Scenario, phase: Phase) -> list[PlacedTarget]:
+    """The targets of a phase that places nothing: each one server, where its address says."""
+    found = []
+    for target in scenario.targets:
+        assert target.address is not None, "the scenario is checked"
+        host, _, port = target.address.rpartition(":")
+        found.append(
+            PlacedTarget(
+                name=target.name,
+                workload=target.name,
+                kind=Kind(target.kind),
+                node=STANDING,
+                host=host.removeprefix("[").removesuffix("]"),
+                port=int(port),
+                decided_by=phase.way,
+            )
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class NoiseWork:
     """What one stressor did in a round. `ops` are in the tool's own unit: compare equal `tool`s only."""
@@ -153,7 +176,8 @@ class Fleet(Protocol):
     async def place(self, round_: Round, contention: Mapping[str, Contention]) -> Sequence[PlacedTarget]:
         """Bring up fresh replicas of all targets the way `round_.phase` says, and return where they are.
 
-        They are started, not yet ready: agents wait for them. `contention` was measured just before, by node; where a
+        They are started, not yet ready: agents wait for them. In a standing phase nothing is started, and the targets are
+        those of `standing_targets`. `contention` was measured just before, by node; where a
         scheduler of its own decides, it is not used.
 
         Raises:

@@ -20,6 +20,7 @@ from kabench.backends.base import (
     NoiseWork,
     PlacedTarget,
     Round,
+    standing_targets,
 )
 from kabench.backends.simulation import SimulatedScheduler, decided_by, slots
 from kabench.clock import Clock, ManualClock
@@ -94,6 +95,8 @@ class FakeFleet:
     async def place(self, round_: Round, contention: Mapping[str, Contention]) -> Sequence[PlacedTarget]:
         """Place as the simulated scheduler does; every replica gets a port of its own that nothing listens on."""
         self._note("place", round_.window)
+        if round_.phase.standing:
+            return standing_targets(self._scenario, round_.phase)
         kinds = {target.name: Kind(target.kind) for target in self._scenario.targets}
         placed = []
         for decision in self._scheduler.decide(round_, contention):

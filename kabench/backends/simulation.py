@@ -66,6 +66,8 @@ class SimulatedScheduler:
                     f"phase {phase.name}: scheduler {phase.scheduler!r} needs --backend kubernetes; "
                     f"on the local backend give a policy or a pin"
                 )
+            if phase.standing:
+                continue
             if phase.pin == "noisy" and not self._scenario.noise.nodes:
                 raise SpecError(f"phase {phase.name} is pinned to noisy nodes, and noise.nodes is 0")
             candidates = self._best_case(phase)

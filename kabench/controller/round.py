@@ -121,9 +121,10 @@ class RoundRunner:
             await self._fleet.clear()
 
     async def _inside(self, round_: Round, plan: BlockPlan, notes: _Notes) -> None:
-        self._observer.stage("probe")
-        notes.contention, failures = await self._crew.probe()
-        self._report(failures)
+        if not round_.phase.standing:
+            self._observer.stage("probe")
+            notes.contention, failures = await self._crew.probe()
+            self._report(failures)
         self._observer.stage("place")
         placed = await self._fleet.place(round_, notes.contention)
         notes.placements = [_placement(target, plan.roles) for target in placed]

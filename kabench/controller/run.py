@@ -130,7 +130,7 @@ class _Session:
             run=self._store.run,
             kabench=__version__,
             backend=self._backend.name,
-            placement_note=self._backend.placement_note,
+            placement_note="" if self._scenario.standing else self._backend.placement_note,
             scenario=self._scenario.model_dump(mode="json"),
             scenario_sha256=self._scenario.fingerprint,
             seed=self._scenario.seed,
@@ -153,10 +153,15 @@ class _Session:
                 await self._join(fleet)
                 await self._crew.settle(self._longest_window_s())  # what an earlier session had begun
                 await self._crew.collect(self._store)  # and what its agents left behind
-                await self._crew.probe()  # canaries take seconds to start beside noise, and none before it
+                await self._start_canaries()
                 await self._blocks(fleet)
             finally:
                 await self._crew.close()
+
+    async def _start_canaries(self) -> None:
+        """Probe once while there is no noise: canaries take seconds to start beside it. What is not placed needs none."""
+        if not self._scenario.standing:
+            await self._crew.probe()
 
     def _longest_window_s(self) -> float:
         timing, load = self._scenario.timing, self._scenario.load
@@ -253,7 +258,7 @@ class _Session:
             self._observer.note(f"{node}: agent restarted")
         await self._greet(fleet)
         await self._crew.collect(self._store)
-        await self._crew.probe()  # starts the new agents' canaries while there is no noise
+        await self._start_canaries()
 
     def _close_block(
         self,

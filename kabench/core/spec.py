@@ -276,11 +276,14 @@ class Timing(_Model):
 
 
 class Gates(_Model):
-    """What voids a block: about the generator and the environment, equal for all arms, blind to the outcome."""
+    """What voids a block: about the generator and the environment, equal for all arms, blind to the outcome.
 
-    quiet_lag_p99_ms: float = Field(default=0.5, gt=0)
-    strangers_cpu_share: float = Field(default=0.15, gt=0, le=1)
-    sent_ratio: float = Field(default=0.99, gt=0, le=1)
+    Of a gate that is null, nothing is asked.
+    """
+
+    quiet_lag_p99_ms: float | None = Field(default=0.5, gt=0)
+    strangers_cpu_share: float | None = Field(default=0.15, gt=0, le=1)
+    sent_ratio: float | None = Field(default=0.99, gt=0, le=1)
     equivalence_margin: float = Field(
         default=0.10, gt=0, lt=1, description="ratios within 1/(1+m) … 1+m are equivalent"
     )
@@ -325,6 +328,11 @@ class Scenario(_Model):
             if twice:
                 raise ValueError(f"{what}: the name {twice[0]!r} stands twice")
         return self
+
+    @property
+    def standing(self) -> bool:
+        """Whether nothing is placed: every target stands already."""
+        return any(phase.standing for phase in self.phases)
 
     @property
     def fingerprint(self) -> str:

@@ -87,7 +87,7 @@ class LocalBackend:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def _find_tools(self, scenario: Scenario) -> Tools:
-        needs_redis = any(target.kind == Kind.REDIS for target in scenario.targets)
+        needs_redis = not scenario.standing and any(target.kind == Kind.REDIS for target in scenario.targets)
         return Tools(
             agent=self._agent,
             redis=find_redis_server() if needs_redis else None,

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from kabench.backends.affinity import bound_to, cpus_here
-from kabench.backends.base import AgentEndpoint, Casualty, CpuUsage, Node, NoiseWork, PlacedTarget, Round
+from kabench.backends.base import (
+    AgentEndpoint,
+    Casualty,
+    CpuUsage,
+    Node,
+    NoiseWork,
+    PlacedTarget,
+    Round,
+    standing_targets,
+)
 from kabench.backends.local import environment as surroundings
 from kabench.backends.local.accounting import Accounting
 from kabench.backends.local.noise import (
@@ -78,6 +87,13 @@ class _Station:
         return self.agent.exit is None and self.null_echo.exit is None
 
 
+SIMULATED = {
+    "decoys": "entries in the simulated scheduler's ledger, no processes",
+    "node_allocatable": "simulated: 4000m CPU and 8 GiB a node, whatever the machine has",
+}
+"""What a reader must know of nodes that targets are placed on."""
+
+
 class LocalFleet:
     """Nodes are slots of this machine's CPUs; see `kabench.backends.base.Fleet` for the calls."""
 
@@ -140,6 +156,8 @@ class LocalFleet:
 
     async def place(self, round_: Round, contention: Mapping[str, Contention]) -> Sequence[PlacedTarget]:
         """Let the simulated scheduler decide, and start a fresh process for every replica."""
+        if round_.phase.standing:
+            return standing_targets(self._scenario, round_.phase)
         asked_ns = self._clock.monotonic_ns()
         decisions = self._scheduler.decide(round_, contention)
         pending_ns = self._clock.monotonic_ns() - asked_ns
@@ -207,8 +225,7 @@ class LocalFleet:
             "stress_tool": stress.name if stress else None,
             "substitutes": list(self._substitutes()),
             "last_level_cache_bytes": stress.cache_bytes if stress else None,
-            "decoys": "entries in the simulated scheduler's ledger, no processes",
-            "node_allocatable": "simulated: 4000m CPU and 8 GiB a node, whatever the machine has",
+            **({} if self._scenario.standing else SIMULATED),
         }
 
     def _substitutes(self) -> Iterator[str]:

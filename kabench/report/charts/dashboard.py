@@ -61,27 +61,28 @@ def _headline(ax: Axes, facts: Facts) -> None:
 
 def _lag(ax: Axes, facts: Facts) -> None:
     """Each quiet agent's lag p99 and null echo p99 in each window, against the gate; void blocks in red."""
-    gate_ms = float(facts.result.scenario["gates"]["quiet_lag_p99_ms"])
-    furthest = gate_ms
+    gate_ms = facts.result.scenario["gates"]["quiet_lag_p99_ms"]
+    furthest = float(gate_ms or 0.5)
     for valid, color in ((True, style.INK), (False, style.BAD)):
         points = _instrument_ms(facts, valid=valid)
         furthest = max([furthest, *(value for value, _ in points)])
         values, rows = [value for value, _ in points], [row for _, row in points]
         ax.scatter(values, rows, marker="|", s=240, color=color, alpha=0.55, linewidths=1.2)
     ax.set_title("The instrument: quiet agents", loc="left", fontsize=14)
-    ax.axvline(gate_ms, color=style.SLO, linestyle=(0, (5, 3)))
-    style.free(
-        ax.annotate(
-            f"gate on lag {gate_ms:g} ms",
-            (gate_ms, 0.5),
-            (-4, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=11,
-            color=style.SLO,
+    if gate_ms is not None:
+        ax.axvline(gate_ms, color=style.SLO, linestyle=(0, (5, 3)))
+        style.free(
+            ax.annotate(
+                f"gate on lag {gate_ms:g} ms",
+                (gate_ms, 0.5),
+                (-4, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=11,
+                color=style.SLO,
+            )
         )
-    )
     ax.set_yticks([0, 1], ["lag p99", "null echo p99"], fontsize=12)
     ax.set_ylim(1.6, -0.6)
     ax.set_xlim(0, furthest * 1.1)

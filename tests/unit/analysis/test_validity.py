@@ -139,3 +139,13 @@ def test_a_node_that_started_anew_voids_the_block() -> None:
     ]
     [reason] = judge(BLOCK, rounds(), GATES, PHASES, sorted(ROLES), readings)
     assert (reason.code, reason.phase, reason.detail) == ("machine-changed", "", "node-2 started anew")
+
+
+def test_of_a_gate_that_is_null_nothing_is_asked() -> None:
+    late = changed("node-3", lambda found: replace(found, lag_p99_ns=900_000_000))
+    late[0] = replace(late[0], strangers_cpu_share={"1": 1.0})
+    assert {code for code, _ in codes(late)} == {"lag", "strangers"}
+    none = Gates(quiet_lag_p99_ms=None, strangers_cpu_share=None, sent_ratio=None)
+    assert codes(late, none) == []
+    lazy = changed("node-3", lambda found: replace(found, outcomes=Outcomes(1000, 0, 0)))
+    assert codes(lazy, none) == [("unreconciled", B)]
