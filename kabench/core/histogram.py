@@ -11,7 +11,6 @@ Histograms are merged by adding counts. Another geometry is refused: the package
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from kabench.core.inflate import from_base64, inflated
 from kabench.errors import LogError
 
 LOWEST_NS = 1
@@ -296,6 +296,27 @@ class Histogram:
         total = self.total
         return self.quantile_ns(q) if total - _rank(q, total) >= beyond else None
 
+    def corrected(self, expected_interval_ns: int) -> Histogram:
+        """A copy that has, for each value above the interval, also those that it kept from being measured.
+
+        HdrHistogram's correction for coordinated omission (`copyCorrectedForCoordinatedOmission`): a request that took
+        v where one was meant to leave every i kept others back, which would have taken v − i, v − 2i, … down to i. Each
+        value is taken as its bucket's highest. It is an estimate for closed loops; an open loop has measured them.
+
+        Raises:
+            ValueError: the interval is not above zero.
+        """
+        if expected_interval_ns <= 0:
+            raise ValueError(f"an interval must be above zero, not {expected_interval_ns} ns")
+        copy = Histogram()
+        copy.add(self)
+        used = self.buckets()
+        for value_ns, count in zip(HIGHEST_OF[used.indices].tolist(), used.counts.tolist(), strict=True):
+            missing_ns = value_ns - expected_interval_ns
+            if missing_ns >= expected_interval_ns:
+                copy.counts += count * _every(expected_interval_ns, missing_ns)
+        return copy
+
     def sparse(self) -> tuple[Ints, Ints]:
         """The buckets in use, for curves: (highest value of each in nanoseconds, count), ascending."""
         used = self.buckets()
@@ -321,13 +342,50 @@ class Histogram:
         return histogram
 
 
+def _every(interval_ns: int, highest_ns: int) -> Ints:
+    """How many of `highest_ns`, `highest_ns` − interval, … down to the interval each bucket holds."""
+    top = np.minimum(HIGHEST_OF, highest_ns)
+    bottom = np.maximum(LOWEST_OF, interval_ns)
+    last = (
+        highest_ns - bottom
+    ) // interval_ns  # steps down to the lowest that is still in the bucket, or above it
+    first = -((top - highest_ns) // interval_ns)  # steps down to the highest in the bucket
+    counts: Ints = np.where(top >= bottom, np.maximum(last - first + 1, 0), 0)
+    return counts
+
+
 def decode_buckets(text: str | bytes) -> Buckets:
     """Like `Histogram.decode`, a fraction of its cost.
 
     Raises:
         LogError: it is corrupt, or of another geometry.
     """
-    return _from_words(_payload(text))
+    (decoded,) = decode_all([text])
+    if isinstance(decoded, LogError):
+        raise decoded
+    return decoded
+
+
+def decode_all(texts: Sequence[str | bytes]) -> list[Buckets | LogError]:
+    """`decode_buckets` of each, or the error that it would raise: most of one's cost is numpy's own.
+
+    The buckets are views of arrays that all share.
+    """
+    decoded: list[Buckets | LogError] = [NO_BUCKETS] * len(texts)
+    numbers: list[int] = []
+    payloads: list[bytes] = []
+    for number, text in enumerate(texts):
+        try:
+            payload = _payload(text)
+        except LogError as error:
+            decoded[number] = error
+            continue
+        if payload:
+            numbers.append(number)
+            payloads.append(payload)
+    for number, result in zip(numbers, _from_words(payloads), strict=True):
+        decoded[number] = result
+    return decoded
 
 
 def _rank(q: float, total: int) -> int:
@@ -377,10 +435,7 @@ def _to_words(histograms: Sequence[Buckets]) -> list[bytes]:
 
 def _payload(text: str | bytes) -> bytes:
     """The ZigZag LEB128 words in an encoded histogram, its headers checked."""
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise LogError(f"a histogram is not base64: {error}") from error
+    raw = from_base64(text)
     if len(raw) < _OUTER.size:
         raise LogError("a histogram is cut short")
     cookie, length = _OUTER.unpack_from(raw)
@@ -388,12 +443,8 @@ def _payload(text: str | bytes) -> bytes:
         raise LogError(f"a histogram is not in HdrHistogram's V2 compressed form (cookie {cookie:#x})")
     if length != len(raw) - _OUTER.size:
         raise LogError(f"a histogram has {len(raw) - _OUTER.size} bytes; its header says {length}")
-    inflater = zlib.decompressobj()
-    try:
-        inner = inflater.decompress(raw[_OUTER.size :], _MAX_PAYLOAD_BYTES)
-    except zlib.error as error:
-        raise LogError(f"a histogram does not decompress: {error}") from error
-    if not inflater.eof or inflater.unused_data or len(inner) < _INNER.size:
+    inner = inflated(raw[_OUTER.size :], _MAX_PAYLOAD_BYTES)
+    if len(inner) < _INNER.size:
         raise LogError("a histogram does not decompress to one of this geometry's size")
     return _checked_words(inner)
 
@@ -416,26 +467,63 @@ def _checked_words(inner: bytes) -> bytes:
     return inner[_INNER.size :]
 
 
-def _from_words(payload: bytes) -> Buckets:
-    """Undo `_to_words`."""
-    octets = np.frombuffer(payload, dtype=np.uint8).astype(np.int64)
-    if not octets.size:
-        return Buckets(octets, octets)
-    ends = np.flatnonzero(octets < 0x80)
-    if not ends.size or ends[-1] != octets.size - 1:
+def _from_words(payloads: Sequence[bytes]) -> list[Buckets | LogError]:
+    """Undo `_to_words`; where one is corrupt, each is decoded by itself, so that the others are not lost with it."""
+    if not payloads:
+        return []
+    try:
+        return list(_decoded_words(payloads))
+    except LogError as error:
+        if len(payloads) == 1:
+            return [error]
+        return [result for payload in payloads for result in _from_words([payload])]
+
+
+def _decoded_words(payloads: Sequence[bytes]) -> Iterator[Buckets]:
+    """The buckets of words none of which is empty, all in one pass.
+
+    Raises:
+        LogError: one of them is corrupt.
+    """
+    octets = np.frombuffer(b"".join(payloads), dtype=np.uint8)
+    stops = np.cumsum([len(payload) for payload in payloads])
+    if (octets[stops - 1] >= 0x80).any():
         raise LogError("a histogram's counts are cut short")
-    starts = np.empty_like(ends)
-    starts[0] = 0
-    starts[1:] = ends[:-1] + 1
-    lengths = ends - starts + 1
-    if lengths.max() > 8:
-        raise LogError("a histogram has a count beyond 2**55 - 1")
-    shifts = 7 * (np.arange(octets.size) - np.repeat(starts, lengths))
-    zigzag = np.add.reduceat((octets & 0x7F) << shifts, starts)
-    words = (zigzag >> 1) ^ -(zigzag & 1)
-    steps = np.where(words < 0, -words, 1)
-    if steps.max() > COUNTS or steps.sum() > COUNTS:
+    words, high = _leb128(octets)
+    lasts = stops - np.searchsorted(high, stops) - 1
+    skips = (words & 1).astype(np.bool_)
+    steps = np.where(skips, (words + 1) >> 1, 1)
+    if steps.max() > COUNTS:  # first: the sums of larger ones might not fit
         raise LogError(f"a histogram has more than {COUNTS} counts")
-    at = np.cumsum(steps) - 1
-    full = words > 0
-    return Buckets(at[full], words[full])
+    after = np.cumsum(steps)
+    bases = np.concatenate([[0], after[lasts]])
+    if np.diff(bases).max() > COUNTS:
+        raise LogError(f"a histogram has more than {COUNTS} counts")
+    full = np.flatnonzero(~skips & (words > 0))
+    cuts = np.concatenate([[0], np.searchsorted(full, lasts, side="right")])
+    indices = after[full] - 1 - np.repeat(bases[:-1], np.diff(cuts))
+    counts = words[full] >> 1
+    for begin, end in pairwise(cuts.tolist()):
+        yield Buckets(indices[begin:end], counts[begin:end])
+
+
+def _leb128(octets: NDArray[np.uint8]) -> tuple[Ints, NDArray[np.intp]]:
+    """The words, and where octets stand that do not end one: they are few, so what they take is done for them alone.
+
+    Raises:
+        LogError: a word has more than eight octets.
+    """
+    ending = octets < 0x80
+    words = octets[ending].astype(np.int64)
+    high = np.flatnonzero(~ending)
+    if not high.size:
+        return words, high
+    of = high - np.arange(high.size)
+    firsts = np.flatnonzero(np.diff(of, prepend=-1))
+    lengths = np.diff(firsts, append=of.size)
+    if lengths.max() > 7:
+        raise LogError("a histogram has a count beyond 2**55 - 1")
+    place = np.arange(high.size) - np.repeat(firsts, lengths)
+    words[of[firsts]] <<= 7 * lengths
+    np.add.at(words, of, (octets[high] & 0x7F).astype(np.int64) << 7 * place)
+    return words, high

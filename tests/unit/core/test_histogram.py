@@ -1,8 +1,11 @@
 """The geometry, the rules and the text form are the `hdrhistogram` package's, value by value."""
 
 import base64
+import importlib.util
+import re
 import struct
 import zlib
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kabench.core import inflate
 from kabench.core.histogram import (
     COUNTS,
     DIGITS,
@@ -18,6 +22,8 @@ from kabench.core.histogram import (
     LOWEST_NS,
     LOWEST_OF,
     Histogram,
+    decode_all,
+    decode_buckets,
     index_of,
 )
 from kabench.errors import LogError
@@ -210,6 +216,69 @@ def test_the_handmade_form_is_right():
 def test_what_is_corrupt_or_of_another_geometry_is_refused(text, why):
     with pytest.raises(LogError, match=why):
         Histogram.decode(text)
+
+
+CORRUPT = (
+    b"!!!!",
+    packed(lowest=1000),
+    packed(b"\x02\x80"),
+    packed(b"\x80" * 8 + b"\x01"),
+    packed(b"\xff\xff\xff\x03"),
+)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            samples.map(lambda values: ours(values).encode().encode()),
+            st.integers(1, 2**54).map(lambda count: packed(word(-5) + word(count) + word(count % 7))),
+            st.sampled_from(CORRUPT),
+        ),
+        max_size=8,
+    )
+)
+def test_many_texts_at_once_are_each_by_itself(texts):
+    """Whatever stands beside it, corrupt or empty."""
+    for text, decoded in zip(texts, decode_all(texts), strict=True):
+        if isinstance(decoded, LogError):
+            with pytest.raises(LogError, match=re.escape(str(decoded))):
+                decode_buckets(text)
+        else:
+            assert decoded == decode_buckets(text)
+            assert decoded.counts.min(initial=1) > 0
+
+
+def word(value):
+    """ZigZag LEB128, written down plainly."""
+    rest, octets = (value << 1) ^ (value >> 63), bytearray()
+    while rest > 0x7F:
+        octets.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*octets, rest])
+
+
+@given(st.binary(max_size=64), st.integers(0, 80))
+def test_without_the_fast_libraries_everything_is_the_same(content, cut):
+    """An agent's image has only the standard library's."""
+    with mock.patch("importlib.util.find_spec", return_value=None):
+        spec = importlib.util.spec_from_file_location("plain_inflate", inflate.__file__)
+        plain = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(plain)
+    assert inflate.FAST
+    assert not plain.FAST
+    for name, *arguments in (
+        ("from_base64", base64.b64encode(content)[:cut]),
+        ("inflated", zlib.compress(content)[:cut], 64),
+        ("inflated", zlib.compress(content), cut),
+        ("inflated", content, 64),
+    ):
+        results = []
+        for module in (inflate, plain):
+            try:
+                results.append(getattr(module, name)(*arguments))
+            except LogError as error:
+                results.append(str(error).split(":")[0])
+        assert results[0] == results[1]
 
 
 @given(st.data())
