@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import heapq
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -55,12 +56,14 @@ class Landing(Protocol):
 class Connection(asyncio.Protocol):
     """One connection with up to `pipeline` requests on it, answered in order."""
 
-    __slots__ = ("_pool", "_reader", "_transport", "made", "queue", "useful")
+    __slots__ = ("_pool", "_reader", "_transport", "local", "made", "number", "queue", "useful")
 
     def __init__(self, pool: Pool) -> None:
         self.queue: deque[int] = deque()
         self.made = False
         self.useful = False
+        self.number = 0  # among the pool's; the pool's business
+        self.local = ""
         self._pool = pool
         self._reader = pool.codec.reader()
         self._transport: asyncio.Transport | None = None
@@ -71,13 +74,17 @@ class Connection(asyncio.Protocol):
         self.made = True
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            host, port = sock.getsockname()[:2]
+            self.local = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._transport = transport  # type: ignore[assignment]  # streams have a Transport
         self._pool.opened(self)
 
     def send(self, index: int, now_ns: int, request: bytes) -> None:
         """Hand a request to the socket."""
         assert self._transport is not None
-        self._pool.flights.sent_ns[index] = now_ns
+        flights = self._pool.flights
+        flights.sent_ns[index] = now_ns
+        flights.connection[index] = self.number
         self.queue.append(index)
         try:
             self._transport.write(request)
@@ -119,7 +126,10 @@ class Pool:
     Attributes:
         alive: connections that are open.
         last_failure: why the last attempt failed, "" if it did not.
+        local: our end of each connection by its number, as it was last made.
     """
+
+    connection_type: type[Connection] = Connection
 
     def __init__(
         self,
@@ -137,6 +147,8 @@ class Pool:
         self.flights: Flights
         self.alive: set[Connection] = set()
         self.last_failure = ""
+        self.local = [""] * size
+        self._numbers = list(range(size))  # a heap of those that no open connection has
         self._address = host, port
         self._size = size
         self._pipeline = pipeline
@@ -169,7 +181,7 @@ class Pool:
             return
         for _ in range(self._size - len(self.alive) - self._attempts):
             self._attempts += 1
-            connection = Connection(self)
+            connection = self.connection_type(self)
             self._transport.connect(*self._address, connection, functools.partial(self._failed, connection))
 
     def dispatch(self, index: int, now_ns: int) -> None:
@@ -203,6 +215,8 @@ class Pool:
             self._landing.reconnected()
         self.last_failure = ""
         self.alive.add(connection)
+        connection.number = heapq.heappop(self._numbers)
+        self.local[connection.number] = connection.local
         for _ in range(self._pipeline):
             self._give_back(connection)
         self._landing.settle()
@@ -228,7 +242,9 @@ class Pool:
     def lost(self, connection: Connection, verdict: Verdict, own: bool) -> None:
         """A connection has ended; what is on it gets `verdict`."""
         now_ns = self._now_ns()
-        self.alive.discard(connection)
+        if connection in self.alive:
+            self.alive.remove(connection)
+            heapq.heappush(self._numbers, connection.number)
         self._free = deque(one for one in self._free if one is not connection)
         while connection.queue:
             index = connection.queue.popleft()

@@ -27,11 +27,13 @@ class Flights:
         bounded: those of them that count towards the agent's bound (all but the null echo's).
         peak: most in flight since the last `take_peak`.
         issued: how many of the schedule were got to.
+        connection: number of the connection that it was sent on; 0 until then.
     """
 
     __slots__ = (
         "_open",
         "bounded",
+        "connection",
         "count",
         "due_ns",
         "first",
@@ -53,6 +55,7 @@ class Flights:
         self.op = _array(schedule.op)
         self.issued_ns = array("q", [NEVER]) * count
         self.sent_ns = array("q", [NEVER]) * count
+        self.connection = array("q", [0]) * count
         self.first = int(np.searchsorted(schedule.due_ns, 0))
         self._open = bytearray(count)
         self.in_flight = 0

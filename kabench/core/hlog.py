@@ -16,7 +16,8 @@ Interval lines start at the window's start; intervals after the window's end are
 read up to the last `#kabench:interval` line and reported as unsealed. Other readers pass over the comments.
 
 What an agent's log promises, and `LogReader` checks: outcomes add up, and the histograms hold as many values as the
-outcomes say (response = ok + time-outs + skipped, service = ok, error = errors; lag = planned, over the window).
+outcomes say (response = ok + time-outs + skipped, service = ok, error = errors; lag = planned, over the window). In a
+closed loop nothing is planned ahead and nothing can be late: `planned` is counted, and there is no lag and no wait.
 
 Merged logs have the tag PHASE.KIND.METRIC, one interval a histogram, and say `#kabench:merged` where an agent's log
 says `#kabench:window`: see `merged_log`.
@@ -38,13 +39,15 @@ from kabench.core.logline import (
     INTERVAL_MARK,
     LEGEND,
     MERGED_MARK,
+    NO_HISTOGRAM,
     SEAL_MARK,
     WINDOW_MARK,
+    Tagged,
     histogram_line,
     marked,
-    parse_histogram_line,
     preamble,
     unmarked,
+    with_histograms,
 )
 from kabench.errors import LogError
 
@@ -55,7 +58,10 @@ LINES_A_PIECE = 8
 
 
 class LoggedTarget(msgspec.Struct, frozen=True):
-    """A target as the log knows it: the cell's part that is not the agent's."""
+    """A target as the log knows it: the cell's part that is not the agent's.
+
+    `planned` is None in a closed loop: the seal says how many there were.
+    """
 
     name: str
     workload: str
@@ -63,7 +69,7 @@ class LoggedTarget(msgspec.Struct, frozen=True):
     kind: Kind
     rate_per_s: float
     connections: int
-    planned: int
+    planned: int | None
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -93,6 +99,7 @@ class Header(msgspec.Struct, frozen=True):
     pacer: str
     targets: tuple[LoggedTarget, ...]
     geometry: tuple[int, int, int]
+    loop: str = "open"
 
 
 class IntervalNote(msgspec.Struct, frozen=True):
@@ -108,10 +115,31 @@ class IntervalNote(msgspec.Struct, frozen=True):
     health: Health
 
 
+class ConnectionFigure(msgspec.Struct, frozen=True):
+    """What one connection saw in the window: its ok requests and their mean service time.
+
+    `number` counts the agent's connections to the target from 0 (one that is made anew keeps it); `local` is its own end
+    when it was last made, HOST:PORT, so that it can be found in the server's list of clients.
+    """
+
+    number: int
+    local: str
+    requests: int
+    mean_service_ns: int
+
+
+class Extremes(msgspec.Struct, frozen=True):
+    """The fastest and the slowest connection to a target, of those with a fair share of its requests."""
+
+    fastest: ConnectionFigure
+    slowest: ConnectionFigure
+
+
 class Seal(msgspec.Struct, frozen=True):
     """The window ended as it should: totals by target (with `planned`), health over all, digest of what stands before.
 
     `start_skew_ns` is when the agent began to pace minus when the warm-up was to begin: positive when it was late.
+    `connections`: by target, where it had at least two.
     """
 
     intervals: int
@@ -119,6 +147,7 @@ class Seal(msgspec.Struct, frozen=True):
     health: Health
     start_skew_ns: int
     sha256: str = ""
+    connections: dict[str, Extremes] = {}
 
 
 @dataclass(frozen=True)
@@ -194,7 +223,7 @@ class LogWriter:
 
 
 class LogReader:
-    """Reads an agent's log line by line; iterating gives its closed intervals, one in memory at a time.
+    """Reads an agent's log line by line; iterating gives its closed intervals, a few in memory at a time.
 
     Attributes:
         header: whose log it is.
@@ -213,18 +242,19 @@ class LogReader:
         self._number = 0
         self._index = 0
         self.header = self._read_header()
+        self._rest = with_histograms(self._lines)
         self._names = {target.name for target in self.header.targets}
         self._sums: dict[str, Outcomes] = {name: Outcomes() for name in self._names}
         self._lags: dict[str, int] = dict.fromkeys(self._names, 0)
 
     def __iter__(self) -> Iterator[Interval]:
         open_: dict[tuple[str, Metric], Buckets] = {}
-        for line in self._lines:
+        for line, found in self._rest:
             self._number += 1
             try:
                 if self.seal is not None:
                     raise LogError("something stands after the seal")
-                note = self._line(line, open_)
+                note = self._line(line, found, open_)
             except LogError as error:
                 torn = "cut off, or " if not line.endswith(b"\n") else ""
                 self.problem = f"line {self._number}: {torn}{error}; {self._index} whole intervals were read"
@@ -249,7 +279,9 @@ class LogReader:
                 )
         raise LogError("it ends before its header")
 
-    def _line(self, line: bytes, open_: dict[tuple[str, Metric], Buckets]) -> IntervalNote | None:
+    def _line(
+        self, line: bytes, found: Tagged | LogError | None, open_: dict[tuple[str, Metric], Buckets]
+    ) -> IntervalNote | None:
         """Take in one line; the note if it closes an interval."""
         if line.startswith(SEAL_MARK):
             self.seal = self._checked_seal(line, bool(open_))
@@ -257,12 +289,16 @@ class LogReader:
         self._sha.update(line)
         if line.startswith(INTERVAL_MARK):
             return self._checked_note(unmarked(INTERVAL_MARK, line, IntervalNote), open_)
-        if line != LEGEND and not line.startswith(b"#["):
-            tag, buckets = parse_histogram_line(line)
+        if isinstance(found, LogError):
+            raise found
+        if found is not None:
+            tag, buckets = found
             name, _, metric = tag.partition(".")
             if name not in self._names or metric not in _METRICS or (name, Metric(metric)) in open_:
                 raise LogError(f"the tag {tag!r} belongs to no target of the header, or stands twice")
             open_[name, Metric(metric)] = buckets
+        elif line != LEGEND and not line.startswith(b"#["):
+            raise LogError(NO_HISTOGRAM)
         return None
 
     def _checked_note(self, note: IntervalNote, open_: dict[tuple[str, Metric], Buckets]) -> IntervalNote:
@@ -293,14 +329,15 @@ class LogReader:
             raise LogError("other targets were sealed than the header names")
         for target in self.header.targets:
             total = seal.totals[target.name]
-            whole = msgspec.structs.replace(self._sums[target.name], planned=target.planned)
+            planned = total.planned if target.planned is None else target.planned
+            whole = msgspec.structs.replace(self._sums[target.name], planned=planned)
             if _bare(total) != _bare(whole) or not total.reconciled:
                 raise LogError(
                     f"{target.name}: counts do not reconcile: sealed {total}, intervals hold {whole}"
                 )
-            if self._lags[target.name] != target.planned:
+            if self._lags[target.name] != (target.planned or 0):
                 raise LogError(
-                    f"{target.name}: {self._lags[target.name]} lags for {target.planned} planned requests"
+                    f"{target.name}: {self._lags[target.name]} lags for {target.planned or 0} planned requests"
                 )
         return seal
 
