@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from kabench.core.histogram import Histogram
+from kabench.core.histogram import Histogram, decode_buckets
 from kabench.core.identity import Kind, Metric, Outcomes
 from kabench.core.result import AgentsP99, BlockRecord, CellRecord
 
@@ -60,7 +60,7 @@ def merged(cells: Iterable[CellRecord], metric: Metric) -> Histogram:
     for record in cells:
         encoded = record.histograms.get(metric.value)
         if encoded:
-            total.add(Histogram.decode(encoded))
+            total.add_buckets(decode_buckets(encoded))
     return total
 
 

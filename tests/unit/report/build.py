@@ -15,6 +15,7 @@ from kabench.core.result import (
     AgentWindow,
     BlockRecord,
     CellRecord,
+    Comparison,
     NodeRecord,
     NoiseRecord,
     Placement,
@@ -22,7 +23,7 @@ from kabench.core.result import (
     RunResult,
     VoidReason,
 )
-from kabench.core.spec import Noise, Phase, Scenario, Slo, Target
+from kabench.core.spec import Blocks, Load, Noise, Phase, Scenario, Slo, Target, Timing
 
 NODES = tuple(f"node-{number}" for number in range(1, 7))
 WORKERS = tuple(f"kabench-worker{number}" for number in ("", 2, 3, 4, 5, 6))
@@ -120,6 +121,116 @@ def build(recipe: Recipe | None = None) -> RunResult:
         summary={},
         comparison=compare(plain, recipe.placement_note, blocks, rounds, cells, nodes),
     )
+
+
+STANDING = Phase(name="load", standing="given")
+A_REDIS = Target(name="redis-1", kind=Kind.REDIS, replicas=1, address="127.0.0.1:6379")
+B_REDIS = Target(name="redis-2", kind=Kind.REDIS, replicas=1, address="[::1]:6380")
+A_SERVER = Target(name="http-1", kind=Kind.HTTP, replicas=1, address="db.example.org:8080")
+
+
+@dataclass
+class LoadRecipe:
+    """What a synthetic load run is like: service times around 0.1 ms, and a stall of `stall_ms` in each second.
+
+    `samples` are of each agent, target and second.
+    """
+
+    targets: Sequence[Target] = (A_REDIS,)
+    agents: int = 2
+    seconds: int = 12
+    samples: int = 1000
+    load: Mapping[str, object] = field(default_factory=dict)
+    lag_ns: int = 20_000
+    wait_ns: int = 0
+    stall_ms: float = 40
+    null_p99_ns: int = 40_000
+    cpu_share: float = 0.2
+    skipped: int = 0
+    errors: int = 0
+    status: str = "sealed"
+    seed: int = 11
+
+    @property
+    def closed(self) -> bool:
+        return self.load.get("loop") == "closed"
+
+
+def build_load(recipe: LoadRecipe | None = None) -> RunResult:
+    """The result of a run against standing servers."""
+    recipe = recipe or LoadRecipe()
+    rate = {"rate_per_s": recipe.samples * recipe.agents * len(recipe.targets)}
+    scenario = Scenario(
+        name="load",
+        agents=recipe.agents,
+        phases=(STANDING,),
+        targets=tuple(recipe.targets),
+        noise=Noise(nodes=0, stressors=()),
+        load=Load(**(rate | dict(recipe.load))),
+        timing=Timing(window_s=recipe.seconds),
+        blocks=Blocks(planned=1, reserve=0),
+    )
+    rng = np.random.default_rng(recipe.seed)
+    names = [f"agent-{number + 1}" for number in range(recipe.agents)]
+    cells = [_load_cell(recipe, name, target, rng) for name in names for target in recipe.targets]
+    agents = [
+        AgentWindow(
+            agent=name,
+            status=recipe.status,
+            role="quiet",
+            outcomes=sum((c.outcomes for c in cells if c.cell.agent == name), Outcomes()),
+            lag_p99_ns=None if recipe.closed else recipe.lag_ns,
+            null_p50_ns=recipe.null_p99_ns // 2,
+            null_p99_ns=recipe.null_p99_ns,
+            cpu_share=recipe.cpu_share,
+        )
+        for name in names
+    ]
+    return RunResult(
+        run="synthetic-load",
+        schema=SCHEMA,
+        kabench="0.1.0",
+        status="finished",
+        started_realtime_ns=1_700_000_000_000_000_000,
+        finished_realtime_ns=1_700_000_200_000_000_000,
+        backend="local",
+        placement_note="",
+        scenario=scenario.model_dump(mode="json"),
+        scenario_sha256=scenario.fingerprint,
+        seed=scenario.seed,
+        environment={"kernel": "synthetic"},
+        nodes=[NodeRecord(name, [0], "boot", 1000, 1 << 30) for name in names],
+        blocks=[BlockRecord(1, ["load"], [], dict.fromkeys(names, "quiet"), valid=True)],
+        rounds=[RoundRecord(window_name(1, "load"), 1, "load", agents=agents)],
+        cells=cells,
+        summary={},
+        comparison=Comparison(),
+    )
+
+
+def _load_cell(recipe: LoadRecipe, agent: str, target: Target, rng: np.random.Generator) -> CellRecord:
+    """Requests due in the first `stall_ms` of a second wait for its end; their service time shows one of them."""
+    count = recipe.samples * recipe.seconds
+    service = rng.lognormal(np.log(1e5), 0.4, count)
+    due = rng.random(count) * 1e9
+    stall = recipe.stall_ms * 1e6 * (not recipe.closed)
+    response = service + np.maximum(0, stall - due) + recipe.lag_ns / 2
+    kept = count - recipe.errors - recipe.skipped
+    times = {"response": response[: count - recipe.errors], "service": service[:kept]}
+    if not recipe.closed:
+        lag = rng.random(count) * recipe.lag_ns
+        times |= {"lag": lag, "wait": rng.random(count - recipe.skipped) * recipe.wait_ns}
+    outcomes = Outcomes(
+        count,
+        count - recipe.skipped,
+        kept,
+        recipe.errors,
+        0,
+        recipe.skipped,
+        {"reset": recipe.errors} if recipe.errors else {},
+    )
+    cell = Cell("load", 1, agent, target.name, "given", target.name, target.kind)
+    return CellRecord(cell, outcomes, {name: _encoded(values) for name, values in times.items()})
 
 
 def _block(recipe: Recipe, number: int, rng: np.random.Generator) -> BlockRecord:

@@ -1,0 +1,106 @@
+"""When the generator may be the tail: agents' own times held against the targets'."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+
+from kabench.analysis.instrument import BUSY, THE_LIMIT, THE_TAIL, Proof, busy, doubts, proofs, run_doubts
+from kabench.core.histogram import Histogram
+from kabench.core.identity import Cell, Kind, Outcomes
+from kabench.core.result import AgentWindow, CellRecord
+
+US = 1_000
+CALM = Proof("a", 1, 10 * US, 20 * US, 15 * US, 40 * US, 0.3)
+
+
+def times(value_ns: int, tail_ns: int, count: int = 20_000) -> Histogram:
+    """A median of one value, and a p99 of the other, on enough requests for both to be shown."""
+    made = Histogram()
+    made.record(value_ns, count - count // 50)
+    made.record(tail_ns, count // 50)
+    return made
+
+
+TARGET = (times(100 * US, 1000 * US), times(90 * US, 800 * US))
+
+
+def test_times_well_below_the_targets_raise_no_doubt() -> None:
+    assert doubts("redis", *TARGET, [CALM]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"lag_p99_ns": 501 * US},
+            "a was 0.501 ms late at sending (lag p99), where redis's p99 response time is 1 ms",
+        ),
+        (
+            {"lag_p50_ns": 51 * US},
+            "a was 0.051 ms late at sending (lag p50), where redis's p50 response time is 0.1 ms",
+        ),
+        ({"null_p99_ns": 402 * US}, "a's null echo, a server that does nothing, takes 0.402 ms (p99), where"),
+    ],
+)
+def test_from_half_of_the_targets_own_on_the_instrument_rivals_it(changes: dict[str, int], said: str) -> None:
+    (doubt,) = doubts("redis", *TARGET, [replace(CALM, **changes)])
+    assert doubt.head == THE_TAIL
+    assert said in str(doubt)
+    just_below = {name: int(value * 0.98) for name, value in changes.items()}
+    assert doubts("redis", *TARGET, [replace(CALM, **just_below)]) == []
+
+
+def test_the_worst_agent_is_named_and_each_reason_once() -> None:
+    late = replace(CALM, agent="b", lag_p50_ns=900 * US, lag_p99_ns=900 * US)
+    (doubt,) = doubts("redis", *TARGET, [CALM, late])
+    assert doubt.reason.startswith("b was 0.9 ms late at sending (lag p99)")
+
+
+def test_what_is_withheld_or_not_measured_raises_no_doubt() -> None:
+    few = times(100 * US, 1000 * US, count=50)
+    late = replace(CALM, lag_p50_ns=US * 1000, lag_p99_ns=US * 1000, null_p99_ns=US * 1000)
+    assert doubts("redis", few, few, [late]) == []
+    closed = replace(late, lag_p50_ns=None, lag_p99_ns=None, null_p99_ns=None)
+    assert doubts("redis", *TARGET, [closed]) == []
+
+
+def test_microseconds_are_no_rival_to_a_server_as_fast_as_the_null_echo() -> None:
+    fast = times(8 * US, 9 * US)
+    assert doubts("redis", fast, fast, [Proof("a", 1, 5 * US, 8 * US, 8 * US, 9 * US, 0.3)]) == []
+
+
+def test_a_busy_agent_may_be_the_limit_of_the_rate() -> None:
+    assert busy([CALM, replace(CALM, cpu_share=BUSY - 0.01)]) == []
+    (doubt,) = busy([CALM, replace(CALM, agent="b", cpu_share=0.97)])
+    assert doubt.head == THE_LIMIT
+    assert doubt.reason.startswith("b used 97% of a CPU")
+    assert busy([]) == []
+
+
+def test_lags_are_added_up_over_windows_and_a_missing_agent_proves_nothing() -> None:
+    def cell(block: int, value_ns: int, count: int) -> CellRecord:
+        lag = Histogram()
+        lag.record(value_ns, count)
+        where = Cell("p", block, "a", "t", "n", "t", Kind.REDIS)
+        return CellRecord(where, Outcomes(), {"lag": lag.encode()})
+
+    windows = [
+        AgentWindow("a", "sealed", "quiet", null_p50_ns=1, null_p99_ns=10, cpu_share=0.1),
+        AgentWindow("a", "unsealed", "quiet", null_p50_ns=3, null_p99_ns=90, cpu_share=0.4),
+        AgentWindow("a", "sealed", "quiet", null_p50_ns=2, null_p99_ns=20, cpu_share=0.2),
+        AgentWindow("b", "missing", "quiet"),
+    ]
+    (proof,) = proofs(windows, [cell(1, 100, 98), cell(2, 1000, 2)])
+    assert proof == Proof("a", 3, 100, 1000, 2, 20, 0.4)
+
+
+def test_a_run_tells_the_worst_phase_of_each_kind(synthetic: ModuleType) -> None:
+    calm = synthetic.build(synthetic.Recipe(blocks=2, samples=1500))
+    heads = [doubt for doubt in run_doubts(calm) if "null echo" not in doubt.reason]
+    assert heads == []
+    slow_echo = [doubt.reason for doubt in run_doubts(calm) if "null echo" in doubt.reason]
+    assert len(slow_echo) <= len({"redis", "http"})
+    assert all("node-" in reason for reason in slow_echo)

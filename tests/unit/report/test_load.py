@@ -1,0 +1,108 @@
+"""The tables of a load run, in 80 columns."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+
+from kabench.core.result import RunResult
+from kabench.report.tables import print_result
+
+
+def printed(result: RunResult, correct_ns: int | None = None) -> str:
+    console = Console(file=io.StringIO(), width=80, record=True)
+    print_result(console, result, Path("results/r"), correct_ns)
+    return console.export_text()
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_an_open_loop_shows_both_times_and_what_others_would_have_said(synthetic: ModuleType) -> None:
+    text = printed(synthetic.build_load())
+    found = rows(text)
+    assert ["redis", "24,000", "24,000", "24,000", "0", "0", "0"] in found
+    assert ["redis", "2,000", "2,000", "2,000", "2,000"] in found
+    assert ["response", "service", "wait", "lag"] in found
+    p99 = next(row for row in found if row and row[0] == "p99")
+    assert float(p99[1]) > 50 * float(p99[2])
+    assert f"a p99 of {p99[2]} ms, where users feel {p99[1]} ms" in flat(text)
+    assert "for 12 s; 1 connection of each of 2 agents to each target" in flat(text)
+    assert ["agent-1", "0.020", "0.020", "0.040", "20%"] in found
+    assert "well below the targets'" in text
+    assert "may be the tail" not in text
+    assert "not reached" not in text
+
+
+def test_a_percentile_on_few_requests_is_withheld(synthetic: ModuleType) -> None:
+    found = rows(printed(synthetic.build_load()))
+    assert ["p99.99", "–", "–", "–", "–"] in found
+    assert ["p99.9", "–", "–", "–", "–"] in found
+
+
+def test_a_closed_loop_says_what_it_hides_and_defines_neither_lag_nor_wait(synthetic: ModuleType) -> None:
+    recipe = synthetic.LoadRecipe(load={"loop": "closed", "connections": 50, "pipeline": 16})
+    text = printed(synthetic.build_load(recipe))
+    assert "queueing does not show" in flat(text)
+    assert ["response", "service"] in rows(text)
+    assert ["agent-1", "not", "defined", "0.020", "0.040", "20%"] in rows(text)
+    assert "50 connections of each of 2 agents to each target, 16 requests in flight on each" in flat(text)
+    assert "orrected" not in text
+    assert "asked" not in text.split("requests", 2)[2].split("redis, ms")[0]
+
+
+def test_a_correction_comes_only_when_asked_and_says_that_it_is_an_estimate(synthetic: ModuleType) -> None:
+    result = synthetic.build_load(synthetic.LoadRecipe(load={"loop": "closed"}))
+    text = printed(result, correct_ns=100_000)
+    assert ["response", "service", "corrected"] in rows(text)
+    assert "one every 0.100 ms. An estimate" in flat(text)
+
+
+def test_a_generator_that_rivals_its_target_is_called_so(synthetic: ModuleType) -> None:
+    recipe = synthetic.LoadRecipe(stall_ms=0, lag_ns=900_000, null_p99_ns=300_000, cpu_share=0.93)
+    text = flat(printed(synthetic.build_load(recipe)))
+    assert text.count("the generator may be the tail") == 3
+    assert "late at sending" in text
+    assert "null echo, a server that does nothing, takes 0.3 ms" in text
+    assert "the limit of the rate: agent-1 used 93% of a CPU" in text
+
+
+def test_errors_and_what_was_not_reached_are_named_by_target(synthetic: ModuleType) -> None:
+    targets = (synthetic.A_REDIS, synthetic.B_REDIS, synthetic.A_SERVER)
+    recipe = synthetic.LoadRecipe(targets=targets, skipped=3000, errors=4)
+    text = printed(synthetic.build_load(recipe))
+    assert "redis: errors: reset 16" in text
+    assert "http: errors: reset 8" in text
+    said = flat(text)
+    assert said.count("offered not reached") == 3
+    assert "redis-2: offered not reached: 6,000 of 24,000 requests (25.0%) were skipped" in said
+    assert ["127.0.0.1:6379", "24,000", "18,000", "17,992", "8", "0", "6,000"] in rows(text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_profile_is_told_by_its_steps(synthetic: ModuleType) -> None:
+    steps = [
+        {"at": 0, "factor": 0.5},
+        {"at": 0.5, "factor": 0.5},
+        {"at": 0.5, "factor": 1},
+        {"at": 1, "factor": 1},
+    ]
+    text = flat(printed(synthetic.build_load(synthetic.LoadRecipe(load={"profile": steps}))))
+    assert "open loop, Poisson arrivals, 1,000 → 2,000/s in all" in text
+    many = [{"at": n / 10, "factor": 1 + n % 7} for n in range(11)]
+    text = flat(printed(synthetic.build_load(synthetic.LoadRecipe(load={"profile": many}))))
+    assert "2,000 → 14,000 → 8,000/s in all" in text
+
+
+def test_nothing_measured_is_said(synthetic: ModuleType) -> None:
+    result = synthetic.build_load(synthetic.LoadRecipe(agents=1, targets=(synthetic.A_REDIS,)))
+    empty = type(result)(**{name: getattr(result, name) for name in result.__struct_fields__} | {"cells": []})
+    assert "Nothing was measured." in printed(empty)
