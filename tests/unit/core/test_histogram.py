@@ -302,3 +302,38 @@ def test_a_count_that_the_text_form_cannot_hold_is_refused():
     histogram.record(1, 2**55)
     with pytest.raises(ValueError, match="55"):
         histogram.encode()
+
+
+@given(
+    values=st.lists(st.integers(1, 3_000_000_000), min_size=1, max_size=30),
+    interval_ns=st.integers(1_000_000, 2_000_000_000),
+)
+def test_the_correction_for_coordinated_omission_is_that_of_the_package(
+    values: list[int], interval_ns: int
+) -> None:
+    """The package differs from the other HdrHistograms in one value: it also records what is left below the interval."""
+    ours = Histogram()
+    ours.record_many(values)
+    corrected = ours.corrected(interval_ns)
+    package = HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
+    rests = Histogram()
+    for value_ns in HIGHEST_OF[index_of(np.array(values))].tolist():
+        package.record_corrected_value(value_ns, interval_ns)
+        if value_ns > interval_ns and value_ns % interval_ns:
+            rests.record(value_ns % interval_ns)
+    assert corrected.total + rests.total == package.get_total_count()
+    corrected.add(rests)
+    assert corrected == Histogram.decode(package.encode())
+    assert ours.total == len(values)  # as it was
+
+
+def test_the_correction_fills_in_what_a_stall_kept_from_being_measured() -> None:
+    closed = Histogram()
+    closed.record(1_000_000, 9_900)
+    closed.record(1_000_000_000, 1)  # a second in which nothing else was asked
+    corrected = closed.corrected(1_000_000)
+    assert corrected.total == pytest.approx(9_901 + 999, abs=1)
+    assert corrected.quantile_ns(0.99) == pytest.approx(900_000_000, rel=0.02)
+    assert closed.quantile_ns(0.99) == pytest.approx(1_000_000, rel=0.001)
+    with pytest.raises(ValueError, match="above zero"):
+        closed.corrected(0)
