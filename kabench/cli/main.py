@@ -26,7 +26,7 @@ from typing import Annotated, cast
 import typer
 
 from kabench import __version__
-from kabench.cli import chart, clean, collect, doctor, merge, render, run, scenario
+from kabench.cli import chart, clean, collect, doctor, load, merge, render, run, scenario
 from kabench.errors import KabenchError
 
 DEBUG = "KABENCH_DEBUG"
@@ -45,6 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("load")(load.load)
 app.command("merge")(merge.merge)
 app.command("chart")(chart.chart)
 app.command("render")(render.render)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from kabench.cli.sources import is_built_in, load_source, seconds
 from kabench.clock import SystemClock
 from kabench.controller.run import run_benchmark
 from kabench.core.journal import RunStarted
-from kabench.core.plan import describe_plan, fit_duration, quick
+from kabench.core.plan import Costs, describe_plan, fit_duration, quick
 from kabench.core.result import RunResult
 from kabench.core.scenario import override, with_arms
 from kabench.core.spec import Scenario
@@ -101,11 +101,20 @@ def execute(request: Request) -> int:
         # with --json, stdout is for the result alone
         told = Terminal(stderr=request.as_json, soft_wrap=request.as_json)
         try:
-            result = _watched(request, scenario, backend, store, told)
+            result = watched(
+                scenario,
+                backend,
+                store,
+                told,
+                lines=_opening(scenario, backend, store),
+                live=not request.as_json,
+                costs=backend.costs,
+                resume=request.resume is not None,
+            )
             code = exit_code(result)
         except KeyboardInterrupt:
             code = INTERRUPTED
-            found = _partial(store)
+            found = partial(store)
             if found is None:
                 told.print("interrupted before anything was measured", highlight=False)
                 return code
@@ -114,10 +123,10 @@ def execute(request: Request) -> int:
             )
             result = found
         except KabenchError as error:
-            if _partial(store) is None:
+            if partial(store) is None:
                 raise
             raise type(error)(f"{error}\nwhat was measured is in {store.folder}") from error
-        _tell(request, result, store.folder)
+        tell(result, store.folder, as_json=request.as_json)
     return code
 
 
@@ -182,20 +191,42 @@ def new_run_id() -> str:
     return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _watched(
-    request: Request, scenario: Scenario, backend: Backend, store: RunStore, told: Console
+def watched(
+    scenario: Scenario,
+    backend: Backend,
+    store: RunStore,
+    told: Console,
+    *,
+    lines: Sequence[str],
+    live: bool,
+    costs: Costs,
+    resume: bool = False,
 ) -> RunResult:
-    """Run with whatever view suits where the output goes."""
+    """Run with whatever view suits where the output goes.
+
+    Args:
+        scenario: what runs.
+        backend: where.
+        store: where the results go.
+        told: where the view is.
+        lines: the plan, for a reader.
+        live: whether a view that is drawn anew may be had, where `told` is a terminal.
+        costs: what a round takes beside its window.
+        resume: whether the store's run goes on.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
+        KabenchError: the run could not be done, or not to its end.
+    """
     now_ns = SystemClock().monotonic_ns
-    resume = request.resume is not None
-    if told.is_terminal and not request.as_json:
-        live = LiveObserver(scenario, told, now_ns, backend.costs)
-        live.plan(_opening(scenario, backend, store))
-        with live:
-            work = _ticking(run_benchmark(scenario, backend, store, live, resume=resume), live.refresh)
-            return run_cancellable(work, lambda: live.stage("stopping"))
-    plain = PlainObserver(scenario, told, now_ns, backend.costs)
-    plain.plan(_opening(scenario, backend, store))
+    if told.is_terminal and live:
+        view = LiveObserver(scenario, told, now_ns, costs)
+        view.plan(lines)
+        with view:
+            work = _ticking(run_benchmark(scenario, backend, store, view, resume=resume), view.refresh)
+            return run_cancellable(work, lambda: view.stage("stopping"))
+    plain = PlainObserver(scenario, told, now_ns, costs)
+    plain.plan(lines)
     work = run_benchmark(scenario, backend, store, plain, resume=resume)
     return run_cancellable(work, lambda: plain.stage("stopping"))
 
@@ -225,25 +256,26 @@ async def _ticking(work: Coroutine[Any, Any, RunResult], tick: Callable[[], None
         handle.cancel()
 
 
-def _partial(store: RunStore) -> RunResult | None:
+def partial(store: RunStore) -> RunResult | None:
     """What an unfinished run has measured; None where it did not come so far."""
     try:
         found = read_result(store.folder)
     except KabenchError:
         return None
-    return found if found.rounds else None
+    return found if found.rounds or found.cells else None
 
 
-def _tell(request: Request, result: RunResult, folder: Path) -> None:
+def tell(result: RunResult, folder: Path, *, as_json: bool, correct_ns: int | None = None) -> None:
+    """Draw the charts, and print the result."""
     from kabench.report.charts import draw_all
 
     if result.rounds:
         draw_all(result, folder)
-    if request.as_json:
+    if as_json:
         summary = msgspec.json.encode(run_summary(result, str(folder)))
         say(msgspec.json.format(summary, indent=2).decode())
     else:
-        print_result(Terminal(), result, folder)
+        print_result(Terminal(), result, folder, correct_ns)
 
 
 def exit_code(result: RunResult) -> int:

@@ -13,6 +13,7 @@ from kabench.core.journal import (
     Event,
     FleetReady,
     RoundEnded,
+    RoundStarted,
     RunEnded,
     RunStarted,
 )
@@ -36,6 +37,8 @@ def build_result(store: RunStore) -> RunResult:
     ended = [event for event in journal if isinstance(event, RunEnded)]
     fleets = [event for event in journal if isinstance(event, FleetReady)]
     blocks, rounds = block_records(journal), round_records(journal)
+    if all(phase.get("standing") for phase in opening.scenario["phases"]):
+        rounds += cut_short(journal, store)
     cells = store.read_cells()
     nodes = fleets[-1].nodes if fleets else []
     comparison = compare(opening.scenario, opening.placement_note, blocks, rounds, cells, nodes)
@@ -58,8 +61,14 @@ def build_result(store: RunStore) -> RunResult:
         cells=cells,
         summary=store.summary(),
         comparison=comparison,
+        seconds=store.read_seconds() if _standing(opening) else [],
         journal=[msgspec.to_builtins(event) for event in journal if not isinstance(event, RoundEnded)],
     )
+
+
+def _standing(opening: RunStarted) -> bool:
+    """Whether nothing was placed: such a run is read second by second, others block by block."""
+    return all(phase.get("standing") for phase in opening.scenario["phases"])
 
 
 def block_records(journal: Sequence[Event]) -> list[BlockRecord]:
@@ -81,6 +90,22 @@ def block_records(journal: Sequence[Event]) -> list[BlockRecord]:
                 )
             )
     return records
+
+
+def cut_short(journal: Sequence[Event], store: RunStore) -> list[RoundRecord]:
+    """The windows that began and whose rounds never ended, with what their agents had written."""
+    ended = {record.window for record in round_records(journal)}
+    roles = {event.block: event.roles for event in journal if isinstance(event, BlockStarted)}
+    return [
+        RoundRecord(
+            event.window,
+            event.block,
+            event.phase,
+            agents=list(store.agent_windows(event.window, roles[event.block], {})),
+        )
+        for event in journal
+        if isinstance(event, RoundStarted) and event.window not in ended
+    ]
 
 
 def round_records(journal: Sequence[Event]) -> list[RoundRecord]:

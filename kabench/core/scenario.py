@@ -22,6 +22,15 @@ from kabench.errors import SpecError
 MOST_SHOWN = 10
 """Errors beyond these are only counted."""
 
+A_NAME = "1 to 40 lower-case letters, digits and inner dashes"
+PATTERNS: Mapping[int | str, str] = {
+    "address": "HOST:PORT",
+    "headers": "a header's NAME and value as HTTP has them",
+    "method": "a method such as GET",
+    "paths": "a path that begins with / and has no blanks",
+}
+"""What a field with a pattern wants, where it is no name."""
+
 Arms = Mapping[str, Mapping[str, str]]
 """What `--phase NAME` means where the scenario has no phase of that name: name -> its way."""
 
@@ -115,6 +124,15 @@ def override(
             place[str(path[-1])] = value
     if phases:
         data["phases"] = [_phase(flag, scenario.phases, arms) for flag in phases]
+    return checked(data, flags)
+
+
+def checked(data: Mapping[str, Any], flags: Mapping[Path, str]) -> Scenario:
+    """The scenario of a plain form that flags have changed; `flags` names the one that set what is at a path.
+
+    Raises:
+        SpecError: a value is wrong; all that is wrong is named.
+    """
     try:
         changed = Scenario.model_validate(data)
     except ValidationError as error:
@@ -200,11 +218,7 @@ def _explain(error: ErrorDetails, flag: str = "") -> str:
         choices = re.findall(r"'([^']+)'", str(context["expected"]))
         return f"{where}: found {found!r}{_guess(str(found), choices)}; give one of {', '.join(choices)}"
     if kind == "string_pattern_mismatch":
-        wanted = (
-            "a path that begins with /"
-            if error["loc"][-1] == "path"
-            else ("1 to 40 lower-case letters, digits and inner dashes")
-        )
+        wanted = next((PATTERNS[part] for part in error["loc"][-2:] if part in PATTERNS), A_NAME)
         return f"{where}: found {found!r}; give {wanted}"
     if kind == "too_short":
         return f"{where}: empty; give at least one"

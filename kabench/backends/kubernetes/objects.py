@@ -188,6 +188,8 @@ def _phase_problems(scenario: Scenario) -> Iterator[str]:
         where = f"phase {phase.name}: "
         if phase.policy is not None:
             yield f"{where}policy is of the local backend; on Kubernetes give scheduler: NAME or pin: quiet|noisy"
+        elif phase.standing is not None:
+            yield f"{where}servers that stand already are loaded from this machine: use kabench load, or --backend local"
         elif phase.pin == "noisy" and noise == 0:
             yield f"{where}pin: noisy needs noise; noise.nodes is 0"
         elif phase.pin == "quiet" and noise >= agents:

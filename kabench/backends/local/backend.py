@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kabench.backends.base import Fleet
 from kabench.backends.local.fleet import LocalFleet, Tools
+from kabench.backends.local.limits import allow_connections
 from kabench.backends.local.noise import find_stress_tool
 from kabench.backends.local.processes import Processes
 from kabench.backends.local.servers import LOOPBACK, find_redis_server, free_port
@@ -61,7 +62,8 @@ class LocalBackend:
         """Bring up `scenario.agents` slots with an agent each; children's logs go to `folder`/proc.
 
         Raises:
-            ClusterError: not Linux, a program is missing or does not start, or no node can be quiet where one must.
+            ClusterError: not Linux, a program is missing or does not start, no node can be quiet where one must, or more
+                connections are asked for than the system allows.
             SpecError: a phase needs a real scheduler, a pod a cluster, or there are more replicas than can be placed.
             StoreError: `folder` cannot be written.
         """
@@ -69,6 +71,7 @@ class LocalBackend:
         _refuse_own_pods(scenario)
         nodes = local_nodes(scenario.agents)
         SimulatedScheduler(scenario, nodes).check()
+        allow_connections(scenario)
         tools = await asyncio.to_thread(self._find_tools, scenario)
         temporary = folder / "tmp"
         try:

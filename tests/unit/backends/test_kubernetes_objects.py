@@ -356,6 +356,13 @@ def test_names_are_labels_and_differ(first: list[str], second: list[str]) -> Non
     [
         ({"phases": [{"name": "p", "policy": "default"}]}, "phase p: policy is of the local backend"),
         (
+            {
+                "phases": [{"name": "p", "standing": "given"}],
+                "targets": [{"name": "t", "kind": "http", "replicas": 1, "address": "h:80"}],
+            },
+            "phase p: servers that stand already are loaded from this machine",
+        ),
+        (
             {"phases": [{"name": "p", "pin": "noisy"}], "noise": {"nodes": 0}},
             "phase p: pin: noisy needs noise",
         ),

@@ -1,0 +1,110 @@
+"""What `kabench load` does once its flags are read: make the scenario, run it on this machine, print."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kabench.backends.local import LocalBackend
+from kabench.cli.console import Terminal
+from kabench.cli.session import INTERRUPTED, exit_code, new_run_id, partial, tell, watched
+from kabench.cli.sources import load_source
+from kabench.core.load_flags import LoadFlags, describe_load, from_urls, with_flags
+from kabench.core.plan import Costs
+from kabench.core.result import RunResult
+from kabench.core.spec import Scenario
+from kabench.core.target_url import parse_url
+from kabench.errors import ClusterError, KabenchError, SpecError
+from kabench.store import RunStore
+
+COSTS = Costs(round_s=0.6, start_s=1.0)
+"""Nothing is placed, and no node is probed."""
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What is to be loaded, how, and where the results go.
+
+    Attributes:
+        correct_s: also show a closed loop's response times corrected for this interval.
+    """
+
+    targets: tuple[str, ...]
+    flags: LoadFlags
+    out: Path = Path("results")
+    as_json: bool = False
+    correct_s: float | None = None
+
+    def scenario(self) -> Scenario:
+        """The scenario that targets and flags ask for.
+
+        Raises:
+            SpecError: a target or a flag is wrong.
+        """
+        files = [target for target in self.targets if names_file(target)]
+        if files and len(self.targets) > 1:
+            raise SpecError(f"{files[0]}: a scenario names all its targets; give it alone, or URLs")
+        if files:
+            try:
+                scenario = with_flags(load_source(files[0]), self.flags)
+            except SpecError as error:
+                told = str(error)
+                raise SpecError(
+                    told if told.startswith((files[0], "-")) else f"{files[0]}: {told}"
+                ) from error
+        else:
+            urls = [parse_url(target) for target in self.targets]
+            scenario = from_urls(urls, self.flags, seed=secrets.randbits(31))
+        if self.correct_s is not None and scenario.load.loop != "closed":
+            raise SpecError("--correct: an open loop needs no correction; leave it out")
+        return scenario
+
+
+def names_file(target: str) -> bool:
+    """Whether a target is a scenario's file rather than a URL."""
+    return "://" not in target and target.endswith((".yaml", ".yml"))
+
+
+def execute(request: LoadRequest) -> int:
+    """Run, print and draw; returns the exit code.
+
+    Raises:
+        KabenchError: nothing could be measured.
+    """
+    scenario = request.scenario()
+    backend = LocalBackend()
+    with RunStore.create(request.out, new_run_id()) as store:
+        told = Terminal(stderr=request.as_json, soft_wrap=request.as_json)
+        lines = [f"run       {store.run}", *describe_load(scenario)]
+        try:
+            result = watched(
+                scenario, backend, store, told, lines=lines, live=not request.as_json, costs=COSTS
+            )
+            code = exit_code(result)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            found = partial(store)
+            if found is None:
+                told.print("interrupted before anything was measured", highlight=False)
+                return code
+            result = found
+        except KabenchError as error:
+            if partial(store) is None:
+                raise
+            raise type(error)(f"{error}\nwhat was measured is in {store.folder}") from error
+        if not result.cells:
+            raise ClusterError(next(_errors(result), "nothing was measured"))
+        tell(result, store.folder, as_json=request.as_json, correct_ns=_ns(request.correct_s))
+    return code
+
+
+def _errors(result: RunResult) -> Iterator[str]:
+    yield from (record.error for record in result.rounds if record.error)
+    yield from (reason.detail for block in result.blocks for reason in block.void)
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * NS_PER_S)
