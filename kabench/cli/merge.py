@@ -19,6 +19,9 @@ def merge(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")
     ] = False,
+    series: Annotated[
+        bool, typer.Option("--series", help="Also write series.csv: every second of every target.")
+    ] = False,
     allow_different: Annotated[
         bool, typer.Option("--allow-different", help="Also add up runs of different scenarios.")
     ] = False,
@@ -31,7 +34,7 @@ def merge(
     from kabench.report.tables import print_summary
     from kabench.store import merge_paths
 
-    report = merge_paths(paths, out or _beside(paths), allow_different)
+    report = merge_paths(paths, out or _beside(paths), allow_different, series=series)
     errors = Terminal(stderr=True)
     for corrupt in report.corrupt:
         errors.print(
@@ -45,7 +48,7 @@ def merge(
         counted = f"{report.windows} agents' windows counted, {report.ignored} files held nothing new"
         unjudged = f"; {len(report.unjudged)} logs without a journal are counted" if report.unjudged else ""
         console.print(counted + unjudged, highlight=False, markup=False)
-        for file in report.files[:2]:
+        for file in report.files[:2] + report.files[2:][-1:] * series:
             console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
     if report.corrupt:
         raise typer.Exit(LogError.exit_code)

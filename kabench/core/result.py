@@ -27,6 +27,34 @@ class Series(msgspec.Struct, frozen=True):
     response_max_ns: list[int | None] = []
 
 
+class SecondsRecord(msgspec.Struct, frozen=True):
+    """A target's seconds in one window, all agents' counts added: parallel lists, one entry an interval, by completion.
+
+    Unlike those of single cells, these percentiles are of the sum. Entries beyond `window_ns` are the drain.
+
+    Attributes:
+        target: "" for all targets of the kind, where there are several.
+        agents: how many logs hold that interval.
+        response_ns, service_ns: by quantile ("p50", "p90", "p99", "p99.9", "max"); None where no request was over.
+    """
+
+    window: str
+    phase: str
+    block: int
+    kind: str
+    target: str
+    start_realtime_ns: int
+    window_ns: int
+    interval_ns: int
+    agents: list[int] = []
+    ok: list[int] = []
+    error: list[int] = []
+    timeout: list[int] = []
+    skipped: list[int] = []
+    response_ns: dict[str, list[int | None]] = {}
+    service_ns: dict[str, list[int | None]] = {}
+
+
 class CellRecord(msgspec.Struct, frozen=True):
     """One cell. `histograms` holds encoded histograms (HdrHistogram V2, base64) by metric; empty ones are left out."""
 
@@ -247,7 +275,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """`results.json`. `summary` has the shape that `kabench merge --json` prints."""
+    """`results.json`. `summary` has the shape that `kabench merge --json` prints; `seconds` is of standing targets only."""
 
     run: str
     schema: int
@@ -267,4 +295,5 @@ class RunResult(msgspec.Struct, frozen=True):
     cells: list[CellRecord]
     summary: dict[str, Any]
     comparison: Comparison
+    seconds: list[SecondsRecord] = []
     journal: list[dict[str, Any]] = []

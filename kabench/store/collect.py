@@ -15,7 +15,8 @@ from kabench.core.hlog import LogReader, Seal
 from kabench.core.identity import WindowId
 from kabench.core.logline import MERGED_MARK, SEAL_MARK, WINDOW_MARK, unmarked
 from kabench.core.merge import Corrupt
-from kabench.core.totals import WindowTotals, read_totals
+from kabench.core.seconds import Seconds
+from kabench.core.totals import WindowTotals, read_totals, sum_up
 from kabench.errors import LogError, SpecError, StoreError
 from kabench.store.files import lines_of
 from kabench.store.journal import JOURNAL, Journal, scan_journal
@@ -81,15 +82,18 @@ def choose(logs: Sequence[FoundLog], corrupt: list[Corrupt]) -> list[FoundLog]:
     ]
 
 
-def read(log: FoundLog) -> WindowTotals:
-    """Sum a found log up.
+def read(log: FoundLog, seconds: Seconds | None = None) -> WindowTotals:
+    """Sum a found log up, and add its intervals to `seconds` as they pass.
 
     Raises:
         LogError: it is corrupt or gone.
     """
     try:
         with log.path.open("rb") as file:
-            return read_totals(lines_of(file))
+            if seconds is None:
+                return read_totals(lines_of(file))
+            reader = LogReader(lines_of(file))
+            return sum_up(reader, seconds.follow(reader.header, reader))
     except OSError as error:
         raise LogError(f"cannot be read: {error.strerror}") from error
 

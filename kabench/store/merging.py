@@ -12,10 +12,13 @@ import msgspec
 from kabench.core.identity import Metric
 from kabench.core.merge import Corrupt, Merge, summary
 from kabench.core.merged_log import read_merged
+from kabench.core.seconds import Seconds, csv_lines
 from kabench.errors import LogError, SpecError
 from kabench.store.collect import Found, FoundLog, choose, find, read
 from kabench.store.files import lines_of, write_atomic
 from kabench.store.hgrm import percentile_table
+
+SERIES = "series.csv"
 
 
 @dataclass(frozen=True)
@@ -61,40 +64,48 @@ class Gathered:
         )
 
 
-def merge_paths(paths: Iterable[Path], out: Path, allow_different: bool = False) -> MergeReport:
+def merge_paths(
+    paths: Iterable[Path], out: Path, allow_different: bool = False, *, series: bool = False
+) -> MergeReport:
     """Merge all logs that the paths hold and write `merged.json`, `merged.hlog` and the `.hgrm` into `out`.
 
-    Nothing is written when there is nothing to merge.
+    Nothing is written when there is nothing to merge. With `series`, `series.csv` has every second of every target, of the
+    agents' logs among them: merged logs hold no seconds.
 
     Raises:
         SpecError: a path does not exist, holds no log, or the runs are of different scenarios (unless allowed).
         StoreError: `out` cannot be written.
     """
     given = list(paths)
-    gathered = gather(find(given))
+    seconds = Seconds() if series else None
+    gathered = gather(find(given), seconds)
     if not gathered.merge.members and not gathered.corrupt:
         raise SpecError(f"no agent's log (*.hlog) under {', '.join(str(path) for path in given)}")
     if not allow_different:
         gathered.merge.refuse_mixture()
     if not gathered.merge.members:
         return gathered.report([])
-    return gathered.report(_write(gathered, out))
+    files = _write(gathered, out)
+    if seconds is not None:
+        write_atomic(out / SERIES, "".join(csv_lines(seconds.records())).encode())
+        files.append(out / SERIES)
+    return gathered.report(files)
 
 
-def gather(found: Found) -> Gathered:
-    """Sum up what was found, one log at a time."""
+def gather(found: Found, seconds: Seconds | None = None) -> Gathered:
+    """Sum up what was found, one log at a time; their intervals also second by second, where that is wanted."""
     gathered = Gathered(corrupt=list(found.corrupt))
     chosen = choose(found.logs, gathered.corrupt)
     gathered.ignored = len(found.logs) - len(chosen)
     for log in chosen:
-        _add_log(gathered, found, log)
+        _add_log(gathered, found, log, seconds)
     _add_merged(gathered, found)
     return gathered
 
 
-def _add_log(gathered: Gathered, found: Found, log: FoundLog) -> None:
+def _add_log(gathered: Gathered, found: Found, log: FoundLog, seconds: Seconds | None) -> None:
     try:
-        totals = read(log)
+        totals = read(log, seconds)
     except LogError as error:
         gathered.corrupt.append(Corrupt(log.name, str(error)))
         return

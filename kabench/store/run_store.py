@@ -22,7 +22,8 @@ from typing import Any
 import msgspec
 
 from kabench.core.journal import Event
-from kabench.core.result import SCHEMA, AgentWindow, CellRecord, RunResult
+from kabench.core.result import SCHEMA, AgentWindow, CellRecord, RunResult, SecondsRecord
+from kabench.core.seconds import Seconds, csv_lines
 from kabench.core.totals import WindowTotals
 from kabench.errors import LogError, StoreError
 from kabench.store.cells import agent_window, cells_of
@@ -30,7 +31,7 @@ from kabench.store.collect import FoundLog, choose, find, read
 from kabench.store.cross_check import cross_check
 from kabench.store.files import free_bytes, storing, sync_folder, write_atomic
 from kabench.store.journal import JOURNAL, read_journal
-from kabench.store.merging import gather
+from kabench.store.merging import SERIES, gather
 
 RESULTS = "results.json"
 LATEST = "latest"
@@ -205,16 +206,29 @@ class RunStore:
                     continue  # gone or unreadable: the summary names it
         return sorted(cells, key=lambda record: record.cell)
 
+    def read_seconds(self) -> list[SecondsRecord]:
+        """Every target's seconds, of the same logs; sorted."""
+        found = find([self.folder])
+        seconds = Seconds()
+        for log in choose(found.logs, []):
+            if log.window_id.run == self.run:
+                with suppress(LogError):  # gone or unreadable: the summary names it
+                    read(log, seconds)
+        return [record for _, record in seconds.records()]
+
     def summary(self) -> dict[str, Any]:
         """What `kabench merge` of this folder would print."""
         return gather(find([self.folder])).report([]).summary
 
     def write_result(self, result: RunResult) -> Path:
-        """Write `results.json`.
+        """Write `results.json`, and `series.csv` where the result has seconds.
 
         Raises:
             StoreError: it could not be written.
         """
+        if result.seconds:
+            lines = csv_lines((self.run, record) for record in result.seconds)
+            write_atomic(self.folder / SERIES, "".join(lines).encode())
         path = self.folder / RESULTS
         write_atomic(path, msgspec.json.encode(result) + b"\n")
         return path

@@ -1,5 +1,6 @@
 """Merging folders: each window once, by whatever way it is found; nothing lost; what is broken is named."""
 
+import csv
 import gc
 import hashlib
 import os
@@ -95,6 +96,22 @@ def test_three_files_say_the_same(run, tmp_path):
     assert f"TotalCount     = {response.total:12.3f}" in text
     assert f"Max     = {response.max_ns / 1e6:12.3f}" in text
     assert len(list(out.glob("*.hgrm"))) == 8
+
+
+def test_the_seconds_are_written_where_they_are_asked_for(run, tmp_path):
+    report = merge_paths([run], tmp_path / "out", series=True)
+    assert report.files[-1] == tmp_path / "out" / "series.csv"
+    rows = list(csv.DictReader(report.files[-1].read_text().splitlines()))
+    assert {row["window"] for row in rows} == {
+        f"00{block}-{phase}" for block in (1, 2, 3) for phase in PHASES
+    }
+    assert {row["agents"] for row in rows} == {"2"}
+    sent = sum(sum(int(row[name]) for name in ("ok", "error", "timeout")) for row in rows)
+    counted = [*report.summary["phases"].values(), *report.summary["void"].values()]
+    assert sent == sum(kind["requests"]["sent"] for phase in counted for kind in phase.values())
+    assert merge_paths([run], tmp_path / "without").files == [
+        tmp_path / "without" / path.name for path in report.files[:-1]
+    ]
 
 
 def test_merging_twice_gives_the_same_bytes(run, tmp_path):

@@ -178,6 +178,24 @@ class FullDisk:
         return done
 
 
+def test_a_result_with_seconds_leaves_them_as_csv_too(store, forge):
+    own, forge.run = forge.run, "another-run"
+    store.write_log("002-default", "node-1", forge.log(block=2))
+    assert store.read_seconds() == []
+    forge.run = own
+    for agent in ("node-1", "node-2"):
+        store.write_log("001-default", agent, forge.log(agent=agent))
+    seconds = store.read_seconds()
+    assert [(one.target, one.agents) for one in seconds] == [("echo-0", [2, 2, 2]), ("redis-0", [2, 2, 2])]
+    store.write_result(result())
+    assert not (store.folder / "series.csv").exists()
+    store.write_result(msgspec.structs.replace(result(), seconds=seconds))
+    lines = (store.folder / "series.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3
+    assert lines[1].startswith(f"{store.run},001-default,default,1,http,echo-0,0,")
+    assert read_result(store.folder).seconds == seconds
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
 def test_a_disk_that_is_really_full_is_said_in_a_sentence(store):
     store.close()
