@@ -135,7 +135,8 @@ class Agent:
             undo.pop_all()
         self._window = window
         self._session.prepared(self.clock.monotonic_ns())
-        return Prepared(order.window, dict(window.engine.planned), filled)
+        planned = {name: count for name, count in window.engine.planned.items() if count is not None}
+        return Prepared(order.window, planned, filled)
 
     def arm(self, arm: Arm) -> Armed:
         """Start at an instant.
@@ -288,6 +289,8 @@ def check_order(order: Prepare) -> None:
         problems.append(f"{NULL_TARGET} is the name of the agent's own echo")
     if order.arrivals not in ("poisson", "constant"):
         problems.append(f"arrivals are poisson or constant, not {order.arrivals!r}")
+    if order.loop not in ("open", "closed"):
+        problems.append(f"a loop is open or closed, not {order.loop!r}")
     if order.timeout_ns > LONGEST_TIMEOUT_NS:
         problems.append(f"timeout_ns is {LONGEST_TIMEOUT_NS} at most")
     if problems:

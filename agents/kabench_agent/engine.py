@@ -1,4 +1,7 @@
-"""The open-loop engine: sends what is due when it is due, whatever the targets do, and keeps what became of it.
+"""The engine: sends what is due when it is due, whatever the targets do, and keeps what became of it.
+
+In an open loop a schedule says what is due; in a closed loop the targets' connections do (`closed`), and the schedule has
+the null echo alone.
 
 `Engine` is driven by its pacer's wake-ups and its transport's callbacks, both synchronous; only folding intervals and
 waiting are in its coroutines. With a manual clock, a fake pacer and a fake transport it runs in virtual time, exactly.
@@ -11,13 +14,17 @@ import contextlib
 import gc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+
+import msgspec
 
 from kabench.clock import Clock
-from kabench.core.hlog import Interval, IntervalNote, Seal, sum_health
+from kabench.core.hlog import Extremes, Interval, IntervalNote, Seal, sum_health
 from kabench.core.identity import NULL_TARGET, Outcomes
-from kabench.core.schedule import Stream, compute
+from kabench.core.schedule import Operations, Stream, compute
 from kabench.errors import AgentError
 from kabench.wire.messages import Prepare, RedisLoad, Target
+from kabench_agent.closed import ClosedPool
 from kabench_agent.drivers import AsyncioTransport, Pool, Transport
 from kabench_agent.flights import NEVER, Flights
 from kabench_agent.pacing import Pacer
@@ -48,7 +55,7 @@ class Engine:
         vitals: what health is computed from; this process's by default.
 
     Attributes:
-        planned: by target (the null echo included), how many requests are due in the window.
+        planned: by target (the null echo included), how many requests are due in the window; None in a closed loop.
 
     Raises:
         AgentError: `prepare` asks for what cannot be.
@@ -81,11 +88,17 @@ class Engine:
             self._schedule = compute(
                 prepare.seed,
                 prepare.arrivals,
-                streams,
+                [
+                    replace(stream, rate_per_s=0.0) if self._closed_loop(stream) else stream
+                    for stream in streams
+                ],
                 warm_up_ns=prepare.warm_up_ns,
                 window_ns=prepare.window_ns,
             )
-            self._pools = [
+            self._closed = [
+                self._closed_pool(target) for target in prepare.targets if prepare.loop == "closed"
+            ]
+            self._pools: list[Pool] = [*self._closed] or [
                 self._pool(target.host, target.port, _codec(target), target.connections, target.pipeline)
                 for target in prepare.targets
             ]
@@ -94,7 +107,10 @@ class Engine:
         if null is not None and drives_null:
             self._pools.append(self._pool(*null, NullCodec(), 1, 1))
         self._unbounded = len(prepare.targets) if drives_null else NEVER
-        self.planned = self._schedule.planned
+        self.planned: dict[str, int | None] = {
+            stream.name: None if self._closed_loop(stream) else self._schedule.planned[stream.name]
+            for stream in streams
+        }
         self._flights: Flights | None = None
         self._recorder: Recorder
         self._news = asyncio.Event()
@@ -108,6 +124,22 @@ class Engine:
         self._unsettled = False
         self._ended = False
         self._failure: Exception | None = None
+
+    def _closed_loop(self, stream: Stream) -> bool:
+        return self._order.loop == "closed" and stream.name != NULL_TARGET
+
+    def _closed_pool(self, target: Target) -> ClosedPool:
+        return ClosedPool(
+            target.host,
+            target.port,
+            _codec(target),
+            size=target.connections,
+            pipeline=target.pipeline,
+            clock=self._clock,
+            transport=self._transport,
+            landing=self,
+            take=Operations(self._order.seed, _stream(target)).take,
+        )
 
     def _pool(self, host: str, port: int, codec: Codec, size: int, pipeline: int) -> Pool:
         return Pool(
@@ -166,11 +198,14 @@ class Engine:
             timeout_ns=order.timeout_ns,
             vitals=self._vitals,
             on_closed=self._news.set,
+            in_closed_loop=len(self._closed),
+            also_in_flight=lambda: sum(pool.in_flight for pool in self._closed),
+            most_connections=max(target.connections for target in order.targets),
         )
         for pool in self._pools:
             pool.flights = flights
         notes: list[IntervalNote] = []
-        totals = {name: Outcomes(planned=planned) for name, planned in self.planned.items()}
+        totals = {name: Outcomes(planned=planned or 0) for name, planned in self.planned.items()}
 
         async def hand_over(pause: Callable[[], Awaitable[None]]) -> None:
             while closed := self._recorder.closed:
@@ -193,7 +228,20 @@ class Engine:
                     await hand_over(self._pause)
             finally:
                 await hand_over(_no_pause)
-        return Seal(len(notes), totals, sum_health(notes), self._skew_ns or 0)
+        for name, planned in self.planned.items():
+            if planned is None:
+                totals[name] = msgspec.structs.replace(totals[name], planned=totals[name].sent)
+        return Seal(
+            len(notes), totals, sum_health(notes), self._skew_ns or 0, connections=self._connections()
+        )
+
+    def _connections(self) -> dict[str, Extremes]:
+        """The fastest and the slowest of each target's."""
+        found = {
+            name: self._recorder.connections.extremes(index, self._pools[index].local)
+            for index, name in enumerate(self._names)
+        }
+        return {name: extremes for name, extremes in found.items() if extremes is not None}
 
     def abort(self) -> None:
         """End `connect` or `run` early, with an error; of the open interval nothing is kept."""
@@ -237,7 +285,7 @@ class Engine:
             pool.maintain(now_ns)
         if self._connect_until_ns is not None:
             self._news.set()
-        if self._flights is not None and self._flights.over and now_ns >= self._end_ns:
+        if self._flights is not None and now_ns >= self._end_ns and self._over_all:
             self._recorder.finish(now_ns)
             self._end()
         else:
@@ -259,6 +307,8 @@ class Engine:
                 if flights is not None:
                     if self._skew_ns is None and now_ns >= self._begin_ns:
                         self._skew_ns = now_ns - self._begin_ns
+                        for target, pool in enumerate(self._closed):
+                            pool.drive(self._recorder, target, self._end_ns)
                     self._recorder.roll(now_ns)
                     self._expire(flights, now_ns)
             if flights is not None:
@@ -283,6 +333,8 @@ class Engine:
             if flights.sent_ns[index] != NEVER:
                 stuck.add(flights.target[index])
             self.land(index, now_ns, Verdict.TIMEOUT)
+        for pool in self._closed:
+            pool.expire(issued_by_ns)
         for target in stuck:  # last: what else timed out on a connection is not for its closing to judge
             self._pools[target].drop_stuck()
 
@@ -321,6 +373,9 @@ class Engine:
                 oldest = self._oldest_open(flights)
                 since_ns = now_ns if oldest is None else flights.issued_ns[oldest]
                 at_ns.append(since_ns + self._order.timeout_ns)
+            for pool in self._closed:
+                oldest_ns = pool.oldest_ns
+                at_ns.append((now_ns if oldest_ns is None else oldest_ns) + self._order.timeout_ns)
         return min(at_ns, default=FOREVER_NS)
 
     def _arm(self) -> None:
@@ -331,6 +386,11 @@ class Engine:
             at_ns = min(at_ns, flights.due_ns[index])
         if at_ns < FOREVER_NS:
             self._pacer.arm(at_ns)
+
+    @property
+    def _over_all(self) -> bool:
+        assert self._flights is not None
+        return self._flights.over and not any(pool.in_flight for pool in self._closed)
 
     @property
     def _begin_ns(self) -> int:
@@ -379,15 +439,16 @@ def _collector_off() -> Iterator[None]:
 def _stream(target: Target) -> Stream:
     load = target.load
     if isinstance(load, RedisLoad):
-        return Stream(target.name, target.rate_per_s, load.keys, load.get_ratio)
-    return Stream(target.name, target.rate_per_s)
+        weights = tuple(weight for _, weight in load.mix)
+        return Stream(target.name, target.rate_per_s, weights, load.keys, load.key_distribution == "zipf")
+    return Stream(target.name, target.rate_per_s, tuple(weight for _, weight in load.paths))
 
 
 def _codec(target: Target) -> Codec:
     load = target.load
     if isinstance(load, RedisLoad):
-        return RespCodec(load.keys, load.value_bytes)
-    return HttpCodec(target.host, target.port, load.path, load.body_bytes)
+        return RespCodec(load)
+    return HttpCodec(target.host, target.port, load)
 
 
 def _check(prepare: Prepare) -> None:

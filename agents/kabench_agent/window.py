@@ -20,8 +20,8 @@ class Engine(Protocol):
     """What drives the targets of one order."""
 
     @property
-    def planned(self) -> dict[str, int]:
-        """Arrivals due in the window, by target, the null echo included if it is driven."""
+    def planned(self) -> dict[str, int | None]:
+        """Arrivals due in the window, by target, the null echo included if it is driven; None in a closed loop."""
         ...
 
     async def connect(self, deadline_ns: int) -> None:
@@ -118,6 +118,7 @@ class Window:
             pacer=identity.pacer,
             targets=self.targets(),
             geometry=GEOMETRY,
+            loop=order.loop,
         )
         log.append(self._writer.begin(header))
 
