@@ -103,7 +103,13 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer closed, or the network broke; after our own `end` there is nothing left to do."""
+        if exc is None and self._transport is not None and (verdicts := self._reader.end()):
+            self.ended_with(verdicts)
         self.end(Verdict.RESET)
+
+    def ended_with(self, verdicts: list[Verdict]) -> None:
+        """What was read last was whole, since the peer closed."""
+        self._pool.replied(self, verdicts, False)
 
     def end(self, verdict: Verdict, *, own: bool = False) -> None:
         """Close now; what is still on it gets `verdict`. `own`: we would have it so, the peer did nothing. Idempotent."""
@@ -227,7 +233,10 @@ class Pool:
             if not connection.queue:  # a reply that nobody asked for: what follows cannot be told apart
                 connection.end(Verdict.ABORTED)
                 return
-            self._landing.land(connection.queue.popleft(), self._now_ns(), verdict)
+            index = connection.queue.popleft()
+            if verdict is Verdict.MISS and not self.codec.missed(self.flights.op[index]):
+                verdict = Verdict.OK
+            self._landing.land(index, self._now_ns(), verdict)
             if verdict is Verdict.MALFORMED:
                 connection.end(Verdict.ABORTED)
                 return

@@ -18,7 +18,7 @@ import aiohttp
 
 from kabench.clock import Clock
 from kabench.errors import AgentError
-from kabench.wire.messages import Prepare, RedisLoad, Target
+from kabench.wire.messages import HttpLoad, Prepare, RedisLoad, Target
 from kabench_agent.keys import key_name
 
 with warnings.catch_warnings():
@@ -112,7 +112,7 @@ async def _wait_until_ready(target: Target, session: aiohttp.ClientSession, atte
 
 async def _ask_http(target: Target, session: aiohttp.ClientSession) -> None:
     """Any status below 500 will do: what is measured may well be a 404."""
-    path = getattr(target.load, "path", "/")
+    path = target.load.paths[0][0] if isinstance(target.load, HttpLoad) else "/"
     try:
         url = f"http://{_host(target)}:{target.port}{path}"
         async with session.get(url, allow_redirects=False) as response:

@@ -153,9 +153,14 @@ def _resumed(request: Request) -> tuple[RunStore, Scenario, Backend]:
             raise StoreError(
                 f"{folder}: its journal does not begin with a run's start, so there is nothing to go on with"
             )
+        scenario = Scenario.model_validate(opening.scenario)
+        if scenario.hides:
+            raise SpecError(
+                f"--resume: results keep no secrets, and {', '.join(scenario.hides)} needs one; start a new run"
+            )
         return (
             store,
-            Scenario.model_validate(opening.scenario),
+            scenario,
             choose_backend(opening.backend, request.cluster),
         )
     except BaseException:
@@ -201,6 +206,7 @@ def watched(
     live: bool,
     costs: Costs,
     resume: bool = False,
+    plain: type[PlainObserver] = PlainObserver,
 ) -> RunResult:
     """Run with whatever view suits where the output goes.
 
@@ -213,6 +219,7 @@ def watched(
         live: whether a view that is drawn anew may be had, where `told` is a terminal.
         costs: what a round takes beside its window.
         resume: whether the store's run goes on.
+        plain: tells of the run where there is no such view.
 
     Raises:
         KeyboardInterrupt: a signal came.
@@ -225,10 +232,10 @@ def watched(
         with view:
             work = _ticking(run_benchmark(scenario, backend, store, view, resume=resume), view.refresh)
             return run_cancellable(work, lambda: view.stage("stopping"))
-    plain = PlainObserver(scenario, told, now_ns, costs)
-    plain.plan(lines)
-    work = run_benchmark(scenario, backend, store, plain, resume=resume)
-    return run_cancellable(work, lambda: plain.stage("stopping"))
+    teller = plain(scenario, told, now_ns, costs)
+    teller.plan(lines)
+    work = run_benchmark(scenario, backend, store, teller, resume=resume)
+    return run_cancellable(work, lambda: teller.stage("stopping"))
 
 
 def _opening(scenario: Scenario, backend: Backend, store: RunStore) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 from kabench.backends.base import PlacedTarget, Round
@@ -63,12 +64,16 @@ def _targets(
             rate_per_s=share,
             connections=load.connections,
             pipeline=load.pipeline if target.kind is Kind.REDIS else 1,
-            fill=target.kind is Kind.REDIS and index % agents == position,
+            fill=_fills(specs[target.workload]) and index % agents == position,
             driver=specs[target.workload].driver,
             tls=_tls(specs[target.workload]),
         )
         for index, target in enumerate(placed)
     )
+
+
+def _fills(target: Target) -> bool:
+    return target.kind is Kind.REDIS and target.redis.fill
 
 
 def _tls(target: Target) -> wire.Tls | None:
@@ -77,5 +82,25 @@ def _tls(target: Target) -> wire.Tls | None:
 
 def _load(target: Target) -> wire.RedisLoad | wire.HttpLoad:
     if target.kind is Kind.REDIS:
-        return wire.RedisLoad(target.redis.keys, target.redis.value_bytes, target.redis.get_ratio)
-    return wire.HttpLoad(target.http.path, target.http.body_bytes)
+        redis = target.redis
+        return wire.RedisLoad(
+            keys=redis.keys,
+            value_bytes=redis.value_bytes,
+            mix=tuple(redis.mix.items()),
+            key_distribution=redis.key_distribution,
+            fill=redis.fill,
+            user=redis.user or "",
+            password=redis.password.get_secret_value() if redis.password else "",
+            database=redis.database,
+            resp=redis.resp,
+        )
+    http = target.http
+    return wire.HttpLoad(
+        paths=tuple(http.paths.items()),
+        method=http.method or "",
+        headers=tuple(http.headers.items()),
+        body=base64.b64decode(http.body_base64 or "") or (http.body or "").encode(),
+        body_bytes=http.body_bytes,
+        keep_alive=http.keep_alive,
+        expect_status=http.expect_status,
+    )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kabench.core.own_pods import FILLED_IN, ReadFile, no_files, with_pods
-from kabench.core.spec import Phase, Scenario
+from kabench.core.spec import HIDDEN, REVEAL, Phase, Scenario
 from kabench.core.yaml_source import Document, Path, dotted, read_documents, short
 from kabench.errors import SpecError
 
@@ -108,7 +108,7 @@ def override(
         SpecError: a flag's value is wrong; all that is wrong is named.
     """
     flags: dict[Path, str] = {("phases",): "--phase"}
-    data: dict[str, Any] = scenario.model_dump(mode="json")
+    data: dict[str, Any] = scenario.model_dump(mode="json", context=REVEAL)
     given: list[tuple[str, Path, Any]] = [
         ("--agents", ("agents",), agents),
         ("--rate", ("load", "rate_per_s"), rate_per_s),
@@ -200,7 +200,9 @@ def _place(error: ErrorDetails) -> Path:
 def _explain(error: ErrorDetails, flag: str = "") -> str:
     """One line for one of pydantic's errors: where, what was found, what would be right."""
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
-    where = flag or dotted(error["loc"])
+    if "password" in error["loc"] or "headers" in error["loc"]:
+        found = HIDDEN
+    where = flag or dotted(tuple(part for part in error["loc"] if part != "[key]"))
     if kind == "extra_forbidden":
         known = sorted(_fields(error["loc"][:-1]))
         name = str(error["loc"][-1])
@@ -218,7 +220,7 @@ def _explain(error: ErrorDetails, flag: str = "") -> str:
         choices = re.findall(r"'([^']+)'", str(context["expected"]))
         return f"{where}: found {found!r}{_guess(str(found), choices)}; give one of {', '.join(choices)}"
     if kind == "string_pattern_mismatch":
-        wanted = next((PATTERNS[part] for part in error["loc"][-2:] if part in PATTERNS), A_NAME)
+        wanted = next((PATTERNS[part] for part in error["loc"][-3:] if part in PATTERNS), A_NAME)
         return f"{where}: found {found!r}; give {wanted}"
     if kind == "too_short":
         return f"{where}: empty; give at least one"

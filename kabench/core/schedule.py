@@ -6,6 +6,7 @@ arrivals. With one seed for all agents they would send at the same instants: an 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from kabench.core.seeds import derive_seed
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 ARRIVALS = ("poisson", "constant")
 NS_PER_S = 1_000_000_000
+ZIPF_EXPONENT = 0.99
+"""As in YCSB: of 1,000 keys, the first gets one operation in eight."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,16 @@ class Stream:
     Attributes:
         name: the target's.
         rate_per_s: mean arrivals a second; 0 gives none.
-        keys: size of the key space that operations draw from, uniformly; 0 where there is none.
-        get_ratio: share of reads among the operations on keys.
+        weights: of the choices that an operation is one of (commands, paths), relative to each other.
+        keys: size of the key space that operations draw from; 1 where there is none.
+        zipf: whether low keys are drawn more often than high ones (`ZIPF_EXPONENT`); else all evenly.
     """
 
     name: str
     rate_per_s: float
-    keys: int = 0
-    get_ratio: float = 1.0
+    weights: tuple[float, ...] = (1.0,)
+    keys: int = 1
+    zipf: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Schedule:
     Attributes:
         due_ns: relative to the window's start, ascending, in [-warm_up_ns, window_ns).
         target: index of the stream.
-        op: for a stream with keys: the key's index for a read, its complement (negative) for a write; else 0.
+        op: the operation, as `Operations` draws it.
         planned: by stream, how many are due in the window.
     """
 
@@ -76,7 +82,7 @@ def compute(
     for stream in streams:
         rng = np.random.default_rng(derive_seed(seed, "arrivals", stream.name))
         dues.append(draw(rng, stream.rate_per_s, warm_up_ns, window_ns))
-        ops.append(_operations(seed, stream, dues[-1].size))
+        ops.append(Operations(seed, stream).take(dues[-1].size))
     empty = np.empty(0, dtype=np.int64)
     due_ns = np.concatenate([empty, *dues])
     order = np.argsort(due_ns, kind="stable")
@@ -117,10 +123,46 @@ def _constant(rng: np.random.Generator, rate_per_s: float, warm_up_ns: int, wind
     return after_ns[after_ns < span_ns].astype(np.int64) - warm_up_ns
 
 
-def _operations(seed: int, stream: Stream, count: int) -> Ints:
-    if not stream.keys:
-        return np.zeros(count, dtype=np.int64)
-    rng = np.random.default_rng(derive_seed(seed, "operations", stream.name))
-    key = rng.integers(0, stream.keys, size=count, dtype=np.int64)
-    reads = rng.random(count) < stream.get_ratio
-    return np.where(reads, key, ~key)
+class Operations:
+    """What the requests of one stream ask for, without end: `choice * keys + key`, from the seed alone.
+
+    How they are taken makes no difference: `take(2)` and `take(3)` give what `take(5)` gives.
+
+    Raises:
+        ValueError: no key, no choice, or weights that are negative or all zero.
+    """
+
+    def __init__(self, seed: int, stream: Stream) -> None:
+        weights = np.array(stream.weights, dtype=np.float64)
+        if stream.keys < 1:
+            raise ValueError(f"{stream.name} needs at least one key")
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise ValueError(f"{stream.name}: weights are not negative, and one is above 0")
+        self._rng = np.random.default_rng(derive_seed(seed, "operations", stream.name))
+        self._keys = stream.keys
+        self._key_steps = _zipf_steps(stream.keys) if stream.zipf else None
+        self._choice_steps = _steps(weights)
+
+    def take(self, count: int) -> Ints:
+        """The next `count` operations."""
+        drawn = self._rng.random((count, 2))
+        if self._key_steps is None:
+            key = (drawn[:, 0] * self._keys).astype(np.int64)  # 1 - 2**-53 at most: never rounds up to `keys`
+        else:
+            key = np.searchsorted(self._key_steps, drawn[:, 0], side="right")
+        if self._choice_steps.size == 1:
+            return key
+        return np.searchsorted(self._choice_steps, drawn[:, 1], side="right") * self._keys + key
+
+
+def _steps(weights: Floats) -> Floats:
+    """The distribution function over 0, 1, …; it ends in 1 exactly at the last weight above 0, so that no draw passes it."""
+    steps = np.cumsum(weights / weights.sum())
+    steps[np.flatnonzero(weights)[-1] :] = 1.0
+    return steps
+
+
+@functools.lru_cache(maxsize=2)
+def _zipf_steps(keys: int) -> Floats:
+    """Made once for all targets with a key space of this size: 8 bytes a key."""
+    return _steps(np.arange(1, keys + 1, dtype=np.float64) ** -ZIPF_EXPONENT)

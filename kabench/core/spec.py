@@ -5,14 +5,28 @@ The agent does not import this module (pydantic stays out of its image).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    SerializationInfo,
+    StringConstraints,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from kabench import __version__
+from kabench.core.commands import ELEMENTS, arguments, known
 from kabench.core.identity import NULL_TARGET, Kind
 
 NS_PER_S = 1_000_000_000
@@ -75,22 +89,138 @@ class Slo(_Model):
     p99_ms: float = Field(gt=0, description="99% of the responses within so many milliseconds")
 
 
-class RedisWork(_Model):
-    """GET/SET over a key space."""
+HIDDEN = "**********"
+"""What stands for a secret wherever a scenario is written down."""
+REVEAL = {"reveal": True}
+"""The context in which a dump has secrets: for what stays in memory."""
 
-    keys: int = Field(default=1000, ge=1, le=1_000_000)
-    value_bytes: int = Field(default=64, ge=1, le=1_048_576)
-    get_ratio: float = Field(default=0.9, ge=0, le=1)
+
+def _hide(value: SecretStr, info: SerializationInfo) -> str:
+    return value.get_secret_value() if info.context == REVEAL else HIDDEN
+
+
+Secret = Annotated[SecretStr, PlainSerializer(_hide, return_type=str)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+def _weights(what: str) -> AfterValidator:
+    """At least one choice, and one that is chosen."""
+
+    def check(weights: dict[str, float]) -> dict[str, float]:
+        if not any(weights.values()):
+            raise ValueError(f"no {what} has a weight above 0")
+        return weights
+
+    return AfterValidator(check)
+
+
+class RedisWork(_Model):
+    """Commands on a key space of so many strings, counters, lists and hashes each, by relative weight.
+
+    A command is one of `commands.COMMANDS`, or a text with `__key__` and `__data__` in it.
+    """
+
+    mix: Annotated[dict[str, Weight], _weights("command")] = Field(
+        default={"get": 9.0, "set": 1.0}, description="commands, each with its weight"
+    )
+    keys: int = Field(default=1000, ge=1, le=10_000_000)
+    key_distribution: Literal["uniform", "zipf"] = "uniform"
+    value_bytes: int = Field(default=64, ge=0, le=1_048_576)
+    fill: bool = Field(
+        default=True, description="write what reads ask for beforehand; without it, nil is no error"
+    )
+    user: str | None = None
+    password: Secret | None = None
+    database: int = Field(default=0, ge=0)
+    resp: Literal[2, 3] = Field(default=2, description="version of the protocol")
+
+    @field_validator("mix")
+    @classmethod
+    def _names(cls, mix: dict[str, float]) -> dict[str, float]:
+        """Commands known by name in one spelling, texts that are commands."""
+        named: dict[str, float] = {}
+        for text, weight in mix.items():
+            name = known(text) or text
+            if name == text:
+                arguments(text)
+            if name in named:
+                raise ValueError(f"{name!r} stands twice")
+            named[name] = weight
+        return named
+
+    @property
+    def values_a_key(self) -> int:
+        """How many values a key of the key space stands for, lists and hashes included."""
+        lists, hashes = {"lpush", "lrange"} & self.mix.keys(), {"hset", "hgetall"} & self.mix.keys()
+        return 1 + ELEMENTS * (bool(lists) + bool(hashes))
+
+    @model_validator(mode="after")
+    def _user_has_password(self) -> RedisWork:
+        if self.user is not None and self.password is None:
+            raise ValueError("a user without a password; give both, or the password alone")
+        return self
+
+
+HttpPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[ \t!-~\u0080-\u00ff]*$")]
+OUR_HEADERS = ("connection", "content-length", "transfer-encoding")
+"""What follows from how a request is sent."""
+SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token")
 
 
 class HttpWork(_Model):
-    """Requests of the HTTP echo."""
+    """Requests, one at a time on a connection; which path one asks for is drawn by weight."""
 
-    path: str = Field(default="/", pattern=r"^/[!-~]*$")
-    body_bytes: int = Field(default=0, ge=0, le=1_048_576)
+    method: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z]+$",
+        description="GET where none is given, or POST where there is a body",
+    )
+    paths: Annotated[dict[HttpPath, Weight], _weights("path")] = Field(
+        default={"/": 1.0}, description="paths, each with its weight"
+    )
+    headers: dict[HeaderName, HeaderValue] = {}
+    body: str | None = Field(default=None, description="sent as UTF-8")
+    body_base64: str | None = Field(default=None, description="a body that is no text")
+    body_bytes: int = Field(default=0, ge=0, le=1_048_576, description="a body of so many x")
+    keep_alive: bool = Field(default=True, description="ask on one connection again and again")
+    expect_status: tuple[Annotated[int, Field(ge=200, le=599)], ...] = Field(
+        default=(), description="what is no error; below 400 where none is given"
+    )
     cpu_us: int = Field(
         default=0, ge=0, le=100_000, description="CPU time that the echo burns for each request"
     )
+
+    @field_validator("headers")
+    @classmethod
+    def _not_ours(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if name.lower() in OUR_HEADERS:
+                raise ValueError(f"{name} follows from the rest; leave it out")
+        return headers
+
+    @field_serializer("headers")
+    def _hide_secrets(self, headers: dict[str, str], info: SerializationInfo) -> dict[str, str]:
+        if info.context == REVEAL:
+            return headers
+        return {name: HIDDEN if name.lower() in SECRET_HEADERS else value for name, value in headers.items()}
+
+    @field_validator("body_base64")
+    @classmethod
+    def _is_base64(cls, body: str | None) -> str | None:
+        if body is not None:
+            try:
+                base64.b64decode(body, validate=True)
+            except ValueError as error:
+                raise ValueError(f"not base64: {error}") from error
+        return body
+
+    @model_validator(mode="after")
+    def _one_body(self) -> HttpWork:
+        if sum([self.body is not None, self.body_base64 is not None, self.body_bytes > 0]) > 1:
+            raise ValueError("give one of body, body_base64, body_bytes")
+        return self
 
 
 class OwnPod(_Model):
@@ -333,6 +463,16 @@ class Scenario(_Model):
     def standing(self) -> bool:
         """Whether nothing is placed: every target stands already."""
         return any(phase.standing for phase in self.phases)
+
+    @property
+    def hides(self) -> list[str]:
+        """Targets whose secrets were not written down where this scenario was read from."""
+        return [
+            target.name
+            for target in self.targets
+            if HIDDEN in target.http.headers.values()
+            or (target.redis.password and target.redis.password.get_secret_value() == HIDDEN)
+        ]
 
     @property
     def fingerprint(self) -> str:

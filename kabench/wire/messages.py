@@ -61,18 +61,54 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class RedisLoad(msgspec.Struct, frozen=True, tag="redis", tag_field="kind"):
-    """A GET/SET mix over a key space of `keys` keys with values of `value_bytes`; keys are drawn uniformly."""
+    """Commands by weight over a key space of `keys` keys with values of `value_bytes`.
+
+    Attributes:
+        mix: (a name of `core.commands.COMMANDS` or a command's text, weight).
+        key_distribution: "uniform" or "zipf".
+        fill: whether what is read was filled: nil is an error then.
+        user, password: "" without.
+        resp: version of the protocol, 2 or 3.
+    """
 
     keys: int = 1000
     value_bytes: int = 64
-    get_ratio: float = 0.9
+    mix: tuple[tuple[str, float], ...] = (("get", 9.0), ("set", 1.0))
+    key_distribution: str = "uniform"
+    fill: bool = True
+    user: str = ""
+    password: str = ""
+    database: int = 0
+    resp: int = 2
+
+    def __repr__(self) -> str:
+        """Without the password: reprs end up in logs."""
+        return f"RedisLoad({self.keys}, {self.value_bytes}, {self.mix}, …)"
 
 
 class HttpLoad(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
-    """GET `path`, or POST a body of `body_bytes` where that is not zero."""
+    """Requests with paths by weight.
 
-    path: str = "/"
+    Attributes:
+        paths: (path, weight).
+        method: "" for GET, or POST where there is a body.
+        headers: (name, value), beside those that every request needs.
+        body, body_bytes: the body, or how long one of no matter what is.
+        keep_alive: False asks the server to close after every reply.
+        expect_status: what is no error; empty: below 400.
+    """
+
+    paths: tuple[tuple[str, float], ...] = (("/", 1.0),)
+    method: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
     body_bytes: int = 0
+    keep_alive: bool = True
+    expect_status: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without headers, which may hold secrets."""
+        return f"HttpLoad({self.paths}, {self.method!r}, …)"
 
 
 class Tls(msgspec.Struct, frozen=True):

@@ -224,7 +224,7 @@ class Redis:
 
 
 def redis(port, rate_per_s=500.0, **load):
-    load = RedisLoad(**({"keys": 50, "value_bytes": 16, "get_ratio": 0.8} | load))
+    load = RedisLoad(**({"keys": 50, "value_bytes": 16, "mix": (("get", 8.0), ("set", 2.0))} | load))
     return Target("redis-0", "redis", "n", "127.0.0.1", port, load, rate_per_s, 2, 4)
 
 
@@ -249,16 +249,16 @@ def test_redis_gets_and_sets(tmp_path, short):
         (
             ["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"],
             [],
-            {"get_ratio": 0.0},
+            {"mix": (("set", 1.0),)},
             "reply",
         ),  # OOM
         (
             [],
             [b"LPUSH kabench:%d a\r\n" % key for key in range(50)],
-            {"get_ratio": 1.0},
+            {"mix": (("get", 1.0),)},
             "reply",
         ),  # WRONGTYPE
-        ([], [], {"get_ratio": 1.0}, "miss"),  # nothing was filled
+        ([], [], {"mix": (("get", 1.0),)}, "miss"),  # nothing was filled
     ],
     ids=["NOAUTH", "OOM", "WRONGTYPE", "nil"],
 )

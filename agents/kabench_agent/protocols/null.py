@@ -14,6 +14,13 @@ class NullCodec:
         """PING, whatever `op` is."""
         return PING
 
+    def opening(self) -> None:
+        """Nothing comes before the first request."""
+
+    def missed(self, op: int) -> bool:
+        """There are no replies without a value."""
+        return False
+
     def reader(self) -> NullReader:
         """A reader for a fresh connection."""
         return NullReader()
@@ -34,6 +41,10 @@ class NullReader:
         self._rest = rest[whole * len(PING) :]
         pieces = (rest[begin : begin + len(PING)] for begin in range(0, whole * len(PING), len(PING)))
         return [Verdict.OK if piece == PING else Verdict.MALFORMED for piece in pieces]
+
+    def end(self) -> list[Verdict]:
+        """No reply ends with its connection."""
+        return []
 
     def close(self) -> None:
         """Nothing refers back."""

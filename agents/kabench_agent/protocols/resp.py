@@ -1,67 +1,204 @@
-"""Redis: GET and SET over a key space, replies parsed by hiredis."""
+"""Redis: commands over a key space, and what their replies mean."""
 
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Callable, Sequence
 
 import hiredis
 
-from kabench_agent.keys import key_name
-from kabench_agent.protocols.base import Verdict
+from kabench.core.commands import COMMANDS, DATA, ELEMENTS, KEY, arguments
+from kabench.wire.messages import RedisLoad
+from kabench_agent.keys import FIELDS, counter_name, hash_name, key_name, list_name
+from kabench_agent.protocols.base import Requests, Verdict
+from kabench_agent.protocols.frames import Frames
 
-_GET = b"*2\r\n$3\r\nGET\r\n"
-_SET = b"*3\r\n$3\r\nSET\r\n"
 _NOTHING = object()
+_ENDS_LINE = b"\r\n"
+_AGGREGATE = re.compile(rb"\r\n[*~%>|!]")
+"""What hiredis is not asked to read: of a list it makes room for all that the peer promises, it cannot tell whether one is
+whole, it takes attributes for replies, and it knows no long errors. It begins with the end of the line before."""
+
+Make = Callable[[int], Sequence[bytes]]
 
 
-@functools.lru_cache(maxsize=4)
-def _key_arguments(keys: int) -> list[bytes]:
-    """Every key as a bulk string: made once for all targets with a key space of this size."""
-    names = (key_name(index) for index in range(keys))
-    return [b"$%d\r\n%b\r\n" % (len(name), name) for name in names]
+def command(*parts: bytes) -> bytes:
+    """A command as an array of bulk strings."""
+    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 class RespCodec:
-    """GET and SET of `keys` keys with values of `value_bytes`."""
+    """The commands of a load: operation `choice * keys + key` is command `choice` of the mix on that key.
 
-    def __init__(self, keys: int, value_bytes: int) -> None:
-        self._keys = _key_arguments(keys)
-        self._value = b"$%d\r\n%b\r\n" % (value_bytes, b"x" * value_bytes)
+    Raises:
+        ValueError: a command's text is none.
+    """
 
-    def encode(self, op: int) -> bytes:
-        """GET the key of index `op`; where that is negative, SET the key of its complement."""
-        return _GET + self._keys[op] if op >= 0 else _SET + self._keys[~op] + self._value
+    def __init__(self, load: RedisLoad) -> None:
+        if load.keys < 1:
+            raise ValueError("a key space needs at least one key")
+        texts = tuple(text for text, _ in load.mix)
+        self._load = load
+        self._keys = load.keys
+        self._missed = [load.fill and text in ("get", "mget") for text in texts]
+        self.encode = _requests(load.keys, load.value_bytes, texts).__getitem__
+
+    def missed(self, op: int) -> bool:
+        """Nil is an error where the key was filled."""
+        return self._missed[op // self._keys]
 
     def reader(self) -> RespReader:
         """A reader for a fresh connection."""
         return RespReader()
 
+    def opening(self) -> RespOpening | None:
+        """Whatever a connection needs beside itself: who we are, the protocol's version, the database."""
+        commands = opening_commands(self._load)
+        return RespOpening(commands, self._load.password) if commands else None
+
+
+def opening_commands(load: RedisLoad) -> list[bytes]:
+    """AUTH alone: an old server, which knows no HELLO, would tell the password in its error."""
+    commands = []
+    if load.password:
+        user = [load.user.encode()] if load.user else []
+        commands.append(command(b"AUTH", *user, load.password.encode()))
+    if load.resp == 3:
+        commands.append(command(b"HELLO", b"3"))
+    if load.database:
+        commands.append(command(b"SELECT", b"%d" % load.database))
+    return commands
+
+
+@functools.lru_cache(maxsize=4)
+def _requests(keys: int, value_bytes: int, texts: tuple[str, ...]) -> Requests:
+    """Shared by all targets that are asked for the same."""
+    value = b"x" * value_bytes
+    makers = [_maker(text, keys, value) for text in texts]
+    return Requests(lambda op: command(*makers[op // keys](op % keys)))
+
+
+def _maker(text: str, keys: int, value: bytes) -> Make:
+    """What makes a command's arguments for a key."""
+    known: dict[str, Make] = {
+        "get": lambda key: (b"GET", key_name(key)),
+        "set": lambda key: (b"SET", key_name(key), value),
+        "incr": lambda key: (b"INCR", counter_name(key)),
+        "lpush": lambda key: (b"LPUSH", list_name(key), value),
+        "lrange": lambda key: (b"LRANGE", list_name(key), b"0", b"%d" % (ELEMENTS - 1)),
+        "hset": lambda key: (b"HSET", hash_name(key), FIELDS[0], value),
+        "hgetall": lambda key: (b"HGETALL", hash_name(key)),
+        "mget": lambda key: (b"MGET", *(key_name((key + step) % keys) for step in range(ELEMENTS))),
+    }
+    if text in COMMANDS:
+        return known[text]
+    parts = [part.encode().replace(DATA.encode(), value) for part in arguments(text)]
+    return lambda key: [part.replace(KEY.encode(), key_name(key)) for part in parts]
+
+
+class RespOpening:
+    """Commands whose replies must not be errors.
+
+    Args:
+        commands: at least one.
+        secret: never to be seen in what a server says.
+    """
+
+    def __init__(self, commands: Sequence[bytes], secret: str) -> None:
+        self.request = b"".join(commands)
+        self._missing = len(commands)
+        self._secret = secret
+        self._frames = Frames()
+
+    def feed(self, data: bytes) -> str | None:
+        """None while replies are missing; "" once all are there; else the first error."""
+        for verdict in self._frames.feed(data):
+            if verdict is Verdict.MALFORMED:
+                return "it does not speak Redis' protocol"
+            if verdict is Verdict.REPLY:
+                said = self._frames.last_error.decode(errors="replace")
+                return said.replace(self._secret, "***") if self._secret else said
+            self._missing -= 1
+        if self._missing < 0 or not (self._missing or self._frames.idle):
+            return "it says more than it was asked"
+        return None if self._missing else ""
+
 
 class RespReader:
-    """Verdicts on the replies to GET and SET: nil is a miss, since every key was filled."""
+    """Verdicts on replies of either version. Without a value, alone or in a list, it is MISS; pushes are passed over.
+
+    `Frames` reads what is neither one short reply nor a row of them.
+    """
 
     keep_alive = True
 
     def __init__(self) -> None:
+        self._frames = Frames()
         self._parser = hiredis.Reader(notEnoughData=_NOTHING)
+        self._seen: bytes | None = None  # what was fed last, if it was whole replies
+        self._told: list[Verdict] = []
 
     def feed(self, data: bytes) -> list[Verdict]:
         """A verdict for every whole reply."""
-        verdicts: list[Verdict] = []
-        try:
-            self._parser.feed(data)
-            while (reply := self._parser.gets()) is not _NOTHING:
-                verdicts.append(Verdict.OK if type(reply) is bytes else _judge(reply))
-        except hiredis.ProtocolError:
-            verdicts.append(Verdict.MALFORMED)
+        if data == self._seen:  # then so is what it says: most servers say the same again and again
+            return self._told
+        frames = self._frames
+        verdicts = None
+        if frames.idle:
+            verdicts = _alone(data) or self._row(data)
+        if verdicts is None:
+            verdicts = frames.feed(data)
+        self._seen, self._told = data if frames.idle else None, verdicts
         return verdicts
+
+    def end(self) -> list[Verdict]:
+        """No reply ends with its connection."""
+        return []
 
     def close(self) -> None:
         """Nothing refers back."""
+
+    def _row(self, data: bytes) -> list[Verdict] | None:
+        """Replies to a pipeline by hiredis, which is quicker; None where `data` is something else."""
+        if not data.endswith(_ENDS_LINE) or _AGGREGATE.search(_ENDS_LINE + data):
+            return None
+        verdicts: list[Verdict] = []
+        gets = self._parser.gets
+        try:
+            self._parser.feed(data)
+            while (reply := gets()) is not _NOTHING:
+                verdicts.append(Verdict.OK if type(reply) is bytes else _judge(reply))
+        except hiredis.ProtocolError:
+            self._parser = hiredis.Reader(notEnoughData=_NOTHING)
+            return None
+        if self._parser.has_data():  # the last is not whole
+            self._parser = hiredis.Reader(notEnoughData=_NOTHING)
+            return None
+        return verdicts
+
+
+_KNOWN = {
+    b"+OK\r\n": [Verdict.OK],
+    b"$-1\r\n": [Verdict.MISS],
+    b"_\r\n": [Verdict.MISS],
+}
+_STRING = [Verdict.OK]
+
+
+def _alone(data: bytes) -> list[Verdict] | None:
+    """The verdict on `data` where it is one whole string, or one of the commonest replies."""
+    if data[:1] != b"$":
+        return _KNOWN.get(data)
+    line_ends = data.find(_ENDS_LINE)
+    digits = data[1:line_ends]
+    if line_ends < 2 or not digits.isdigit() or (digits[:1] == b"0" and digits != b"0"):
+        return None
+    return _STRING if len(data) == line_ends + 4 + int(digits) and data.endswith(_ENDS_LINE) else None
 
 
 def _judge(reply: object) -> Verdict:
     if reply is None:
         return Verdict.MISS
     # NOAUTH, OOM, WRONGTYPE, LOADING, …: the server answered, and refused
-    return Verdict.REPLY if isinstance(reply, hiredis.ReplyError) else Verdict.MALFORMED
+    return Verdict.REPLY if isinstance(reply, hiredis.ReplyError) else Verdict.OK

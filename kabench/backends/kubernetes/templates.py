@@ -120,4 +120,5 @@ def _data_mib(target: Target) -> int:
     """Memory that a Redis target's keys may take."""
     if target.kind != Kind.REDIS:
         return 0
-    return 2 * target.redis.keys * (target.redis.value_bytes + REDIS_KEY_BYTES) // MIB
+    values = target.redis.keys * target.redis.values_a_key
+    return 2 * values * (target.redis.value_bytes + REDIS_KEY_BYTES) // MIB

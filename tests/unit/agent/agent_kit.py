@@ -29,7 +29,7 @@ TOKEN = "a-token-of-this-run"
 
 
 def http_target(port: int, name: str = "echo-0", path: str = "/") -> Target:
-    return Target(name, "echo", "node-1", "127.0.0.1", port, HttpLoad(path), rate_per_s=100.0)
+    return Target(name, "echo", "node-1", "127.0.0.1", port, HttpLoad(((path, 1.0),)), rate_per_s=100.0)
 
 
 def an_order(*targets: Target, window: str = "001-default", **changes: object) -> Prepare:

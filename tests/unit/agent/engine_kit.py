@@ -217,12 +217,10 @@ def order(*targets, **changes):
 def dues(prepare):
     """Absolute due times in the window of the only target, from the schedule itself."""
     (target,) = prepare.targets
-    load = target.load
-    keys = load.keys if isinstance(load, RedisLoad) else 0
     schedule = compute(
         prepare.seed,
         prepare.arrivals,
-        [Stream(target.name, target.rate_per_s, keys)],
+        [Stream(target.name, target.rate_per_s)],
         warm_up_ns=prepare.warm_up_ns,
         window_ns=prepare.window_ns,
     )

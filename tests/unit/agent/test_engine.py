@@ -136,7 +136,7 @@ async def test_several_targets_and_the_null_echo_are_kept_apart():
     world.servers[81] = Server(lambda number: (700, b"+OK\r\n"))
     prepare = kit.order(
         kit.http_target(rate_per_s=5e5),
-        kit.redis_target(port=81, rate_per_s=1e6, get_ratio=0.0),
+        kit.redis_target(port=81, rate_per_s=1e6, mix=(("set", 1.0),)),
         null_rate_per_s=2e5,
     )
     done = await kit.run(world, prepare, null=True)

@@ -203,7 +203,7 @@ async def test_an_attempt_that_hangs_lets_requests_time_out():
         (kit.redis_target(), b"-OOM command not allowed\r\n", "reply"),
         (kit.redis_target(), b"-NOAUTH Authentication required.\r\n", "reply"),
         (kit.redis_target(), b"$-1\r\n", "miss"),
-        (kit.redis_target(), b":5\r\n", "malformed"),
+        (kit.redis_target(), b":5,\r\n", "malformed"),
         (kit.redis_target(), b"HTTP/1.1 400\r\n", "malformed"),
     ],
 )

@@ -23,9 +23,9 @@ SCENARIO = Scenario.model_validate(
                 "name": "r",
                 "kind": "redis",
                 "replicas": 2,
-                "redis": {"keys": 10, "value_bytes": 5, "get_ratio": 0.5},
+                "redis": {"keys": 10, "value_bytes": 5, "mix": {"get": 1, "INCR": 1}},
             },
-            {"name": "h", "kind": "http", "replicas": 2, "http": {"path": "/x"}},
+            {"name": "h", "kind": "http", "replicas": 2, "http": {"paths": {"/x": 1}}},
         ],
         "load": {"rate_per_s": 1200, "pipeline": 4, "timeout_ms": 250},
     }
@@ -68,8 +68,8 @@ def test_arms_of_a_block_meet_the_same_arrivals_and_agents_and_blocks_differ() -
 
 def test_the_load_is_what_the_scenario_says() -> None:
     order = orders()["node-2"]
-    assert order.targets[0].load == RedisLoad(10, 5, 0.5)
-    assert order.targets[2].load == HttpLoad("/x", 0)
+    assert order.targets[0].load == RedisLoad(10, 5, (("get", 1.0), ("incr", 1.0)))
+    assert order.targets[2].load == HttpLoad((("/x", 1.0),))
     assert (order.targets[0].pipeline, order.targets[2].pipeline) == (4, 1)  # HTTP/1.1 is not pipelined
     assert order.timeout_ns == 250_000_000
 

@@ -103,8 +103,8 @@ def test_the_seed_benchmark_has_its_five_phases_and_promises() -> None:
         ("replicas: 2", "replicas: '2'", "9: targets[0].replicas: found '2'; it should be a valid integer"),
         (
             "replicas: 2",
-            "http: {path: x}",
-            "9: targets[0].http.path: found 'x'; give a path that begins with /",
+            "http: {paths: {x: 1}}",
+            "9: targets[0].http.paths.x: found 'x'; give a path that begins with / and has no blanks",
         ),
     ],
 )

@@ -1,15 +1,16 @@
 """Arrivals: the same seed gives the same, different agents differ, and the counts and gaps are what was asked for."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kabench.core.schedule import NS_PER_S, Stream, compute
+from kabench.core.schedule import NS_PER_S, ZIPF_EXPONENT, Operations, Stream, compute
 
-STREAMS = (Stream("redis-0", 300.0, keys=100, get_ratio=0.8), Stream("echo-0", 200.0), Stream("none", 0.0))
+STREAMS = (Stream("redis-0", 300.0, (8.0, 2.0), keys=100), Stream("echo-0", 200.0), Stream("none", 0.0))
 
 
 def made(seed=1, arrivals="poisson", streams=STREAMS, warm_up_s=1.0, window_s=10.0):
@@ -26,7 +27,9 @@ def made(seed=1, arrivals="poisson", streams=STREAMS, warm_up_s=1.0, window_s=10
     window_ns=st.integers(0, 10**9),
 )
 def test_every_schedule_is_sorted_inside_its_time_and_counted(arrivals, seed, rates, warm_up_ns, window_ns):
-    streams = [Stream(f"t{number}", rate, keys=number) for number, rate in enumerate(rates)]
+    streams = [
+        Stream(f"t{number}", rate, (1.0, 0.0, 3.0), keys=number + 1) for number, rate in enumerate(rates)
+    ]
     schedule = compute(seed, arrivals, streams, warm_up_ns=warm_up_ns, window_ns=window_ns)
     due_ns = schedule.due_ns
     assert due_ns.dtype == schedule.target.dtype == schedule.op.dtype == np.int64
@@ -36,8 +39,8 @@ def test_every_schedule_is_sorted_inside_its_time_and_counted(arrivals, seed, ra
     for number, stream in enumerate(streams):
         mine = schedule.target == number
         assert schedule.planned[stream.name] == np.count_nonzero(due_ns[mine] >= 0)
-        keys = np.where(schedule.op[mine] >= 0, schedule.op[mine], ~schedule.op[mine])
-        assert (keys < max(stream.keys, 1)).all()
+        assert ((schedule.op[mine] >= 0) & (schedule.op[mine] < 3 * stream.keys)).all()
+        assert not (schedule.op[mine] // stream.keys == 1).any()
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", "constant"])
@@ -111,20 +114,71 @@ def test_streams_of_one_agent_are_independent():
     assert abs(np.corrcoef(a, b)[0, 1]) < 4 / math.sqrt(bins.size)
 
 
+def chi_square(counts, expected):
+    return ((counts - expected) ** 2 / expected).sum()
+
+
 def test_operations_follow_the_mix_and_cover_the_keys_evenly():
-    schedule = made(2, streams=(Stream("t", 20_000.0, keys=100, get_ratio=0.9),))
-    reads = schedule.op >= 0
-    assert abs(reads.mean() - 0.9) < 4 * math.sqrt(0.09 / reads.size)
-    keys = np.bincount(np.where(reads, schedule.op, ~schedule.op), minlength=100)
-    expected = reads.size / 100
-    chi_square = ((keys - expected) ** 2 / expected).sum()
-    assert chi_square < 99 + 4 * math.sqrt(2 * 99)
+    ops = made(2, streams=(Stream("t", 20_000.0, (6.0, 3.0, 1.0), keys=100),)).op
+    choices = np.bincount(ops // 100, minlength=3)
+    assert chi_square(choices, ops.size * np.array([0.6, 0.3, 0.1])) < 2 + 4 * math.sqrt(2 * 2)
+    keys = np.bincount(ops % 100, minlength=100)
+    assert chi_square(keys, ops.size / 100) < 99 + 4 * math.sqrt(2 * 99)
     assert keys.size == 100
 
 
-@pytest.mark.parametrize(("ratio", "reads"), [(0.0, 0.0), (1.0, 1.0)])
-def test_a_pure_mix_is_pure(ratio, reads):
-    assert (made(streams=(Stream("t", 500.0, keys=3, get_ratio=ratio),)).op >= 0).mean() == reads
+def test_zipf_keys_are_drawn_by_their_rank():
+    ops = Operations(3, Stream("t", 1.0, (1.0, 1.0), keys=50, zipf=True)).take(200_000)
+    weights = np.arange(1, 51) ** -ZIPF_EXPONENT
+    keys = np.bincount(ops % 50, minlength=50)
+    assert chi_square(keys, ops.size * weights / weights.sum()) < 49 + 4 * math.sqrt(2 * 49)
+    assert abs((ops // 50).mean() - 0.5) < 4 * 0.5 / math.sqrt(
+        ops.size
+    )  # the choice does not depend on the key
+
+
+@given(
+    keys=st.integers(1, 1000),
+    zipf=st.booleans(),
+    weights=st.lists(st.floats(0, 1e9), min_size=1, max_size=5).filter(lambda weights: sum(weights) > 0),
+    cuts=st.lists(st.integers(0, 50), max_size=4),
+)
+def test_operations_are_the_same_however_they_are_taken(keys, zipf, weights, cuts):
+    stream = Stream("t", 1.0, tuple(weights), keys=keys, zipf=zipf)
+    pieces, whole = Operations(1, stream), Operations(1, stream)
+    taken = np.concatenate([pieces.take(count) for count in [*cuts, 7]])
+    assert taken.dtype == np.int64
+    assert np.array_equal(taken, whole.take(sum(cuts) + 7))
+    assert all(weights[choice] > 0 for choice in taken // keys)
+    assert (taken >= 0).all()
+
+
+def test_a_draw_at_the_very_end_stays_within_the_keys():
+    for stream in (
+        Stream("t", 1.0, keys=999_983),
+        Stream("t", 1.0, keys=1_000_000),
+        Stream("t", 1.0, (0.1, 0.2, 0.0), keys=7, zipf=True),
+    ):
+        operations = Operations(1, stream)
+        operations._rng = SimpleNamespace(random=lambda shape: np.full(shape, np.nextafter(1.0, 0.0)))
+        (op,) = operations.take(1).tolist()
+        assert op == (stream.keys - 1) + stream.keys * (len(stream.weights) > 1)
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (Stream("t", 1.0, keys=0), "at least one key"),
+        (Stream("t", 1.0, ()), "weights"),
+        (Stream("t", 1.0, (0.0, 0.0)), "weights"),
+        (Stream("t", 1.0, (1.0, -1.0)), "weights"),
+        (Stream("t", 1.0, (math.nan,)), "weights"),
+        (Stream("t", 1.0, (math.inf,)), "weights"),
+    ],
+)
+def test_what_makes_no_operations_is_refused(stream, words):
+    with pytest.raises(ValueError, match=words):
+        Operations(1, stream)
 
 
 @pytest.mark.parametrize(
