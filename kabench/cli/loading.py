@@ -3,25 +3,62 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
+from kabench.backends.base import Node
 from kabench.backends.local import LocalBackend
 from kabench.cli.console import Terminal
 from kabench.cli.session import INTERRUPTED, exit_code, new_run_id, partial, tell, watched
 from kabench.cli.sources import load_source
 from kabench.core.load_flags import LoadFlags, describe_load, from_urls, with_flags
 from kabench.core.plan import Costs
-from kabench.core.result import RunResult
+from kabench.core.result import RoundRecord, RunResult, VoidReason
 from kabench.core.spec import Scenario
 from kabench.core.target_url import parse_url
 from kabench.errors import ClusterError, KabenchError, SpecError
+from kabench.report.terminal import PlainObserver, TerminalObserver
 from kabench.store import RunStore
 
 COSTS = Costs(round_s=0.6, start_s=1.0)
 """Nothing is placed, and no node is probed."""
 NS_PER_S = 1_000_000_000
+
+
+class LoadLines(PlainObserver):
+    """One line for the window, and what is out of the ordinary once: a round that failed is told by the command's end."""
+
+    def __init__(
+        self, scenario: Scenario, console: Console, now_ns: Callable[[], int], costs: Costs = COSTS
+    ) -> None:
+        super().__init__(scenario, console, now_ns, costs)
+        self._notes: list[str] = []
+
+    def fleet(self, nodes: Sequence[Node]) -> None:
+        """Nothing: the plan names the agents."""
+        TerminalObserver.fleet(self, nodes)
+
+    def round_ended(self, record: RoundRecord) -> None:
+        """Tell the window, and what was kept back until it was known whether it failed."""
+        notes, self._notes = self._notes, []
+        for note in notes:
+            if not record.error or record.error not in note:
+                super().note(note)
+        if record.error:
+            TerminalObserver.round_ended(self, record)
+        else:
+            super().round_ended(record)
+
+    def block_closed(self, block: int, valid: bool, reasons: Sequence[VoidReason]) -> None:
+        """Tell why it does not stand, unless that is the command's error."""
+        super().block_closed(block, valid, [one for one in reasons if one.code != "round-failed"])
+
+    def note(self, text: str) -> None:
+        """Keep it back for a moment."""
+        self._notes.append(text)
 
 
 @dataclass(frozen=True)
@@ -81,7 +118,14 @@ def execute(request: LoadRequest) -> int:
         lines = [f"run       {store.run}", *describe_load(scenario)]
         try:
             result = watched(
-                scenario, backend, store, told, lines=lines, live=not request.as_json, costs=COSTS
+                scenario,
+                backend,
+                store,
+                told,
+                lines=lines,
+                live=not request.as_json,
+                costs=COSTS,
+                plain=LoadLines,
             )
             code = exit_code(result)
         except KeyboardInterrupt:

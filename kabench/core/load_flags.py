@@ -25,6 +25,7 @@ IN_FLIGHT = 65_536
 """Of each agent, as many as can be: what a target leaves unanswered is to time out, not to be skipped."""
 
 READY_S = 3.0
+LONGEST_READY_S = 60
 CONNECTS_PER_S = 500
 """How long targets may take to answer, and beyond it for their connections."""
 
@@ -138,7 +139,8 @@ def from_urls(urls: Sequence[TargetUrl], flags: LoadFlags, *, seed: int) -> Scen
     changes = _Changes(base)
     _apply(changes, flags, connections=CONNECTIONS if flags.connections is None else flags.connections)
     load, timing = base["load"], base["timing"]
-    timing["ready_timeout_s"] = READY_S + load["connections"] * len(targets) / CONNECTS_PER_S
+    connecting_s = max(0, load["connections"]) * len(targets) / CONNECTS_PER_S
+    timing["ready_timeout_s"] = min(LONGEST_READY_S, round(READY_S + connecting_s))
     return checked(base, changes.flags)
 
 
