@@ -102,7 +102,7 @@ def _loaded(
     asked = None
     if not is_closed(result.scenario):
         share = len(targets) / len(result.scenario["targets"])
-        asked = load["rate_per_s"] * share * mean_factor(_points(load))
+        asked = load["rate_per_s"] * share * mean_factor(points_of(load))
     return Loaded(
         phase=cells[0].cell.phase,
         kind=kind,
@@ -116,7 +116,8 @@ def _loaded(
     )
 
 
-def _points(load: Mapping[str, Any]) -> list[tuple[float, float]]:
+def points_of(load: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """The profile of a scenario's load: (part of the window, factor)."""
     return [(point["at"], point["factor"]) for point in load.get("profile", ())]
 
 

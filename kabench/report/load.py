@@ -48,7 +48,6 @@ def print_load(console: Console, result: RunResult, correct_ns: int | None = Non
     """
     found = loaded_of(result)
     closed = is_closed(result.scenario)
-    say(console, load_line(result.scenario))
     if not found:
         say(console, "Nothing was measured.", "yellow")
         return
@@ -91,7 +90,7 @@ def load_line(scenario: Mapping[str, Any]) -> str:
             rates = [load["rate_per_s"] * point["factor"] for point in profile]
             rate = f"{' → '.join(f'{one:,.6g}' for one in _ends(rates))}/s"
         how = f"open loop, {load['arrivals'].replace('poisson', 'Poisson')} arrivals, {rate} in all"
-    return f"load      {how}, for {timing['window_s']:g} s; {each}"
+    return f"{how}, for {timing['window_s']:g} s; {each}"
 
 
 def _count(number: int, what: str) -> str:

@@ -26,6 +26,18 @@ CLAIM_ON_NOISY = (0.45, 0.12)
 """Claims by others that charts show beside what was measured, always as claims."""
 
 
+def curve_of(
+    histogram: Histogram | None, points: int = 160, furthest: float = 4.0
+) -> tuple[list[float], list[float]]:
+    """Nines (−log₁₀(1 − q), from p50 on) and milliseconds, as far as 100 samples lie beyond; empty if nowhere."""
+    if histogram is None or histogram.total < 2 * REPORTED_BEYOND:
+        return [], []
+    first, last = math.log10(2), math.log10(histogram.total / REPORTED_BEYOND)
+    nines = [first + (min(last, furthest) - first) * step / (points - 1) for step in range(points)]
+    values = histogram.quantiles_ns([1 - 10**-nine for nine in nines])
+    return nines, [value / 1e6 for value in values if value is not None]
+
+
 @dataclass(frozen=True)
 class KindFacts:
     """One kind of target, as quiet agents saw it over the valid blocks.
@@ -50,13 +62,7 @@ class KindFacts:
 
     def curve(self, phase: str, metric: Metric, points: int = 160) -> tuple[list[float], list[float]]:
         """Nines (−log₁₀(1 − q), from p50 on) and milliseconds, as far as 100 samples lie beyond; empty if nowhere."""
-        histogram = self.histograms.get((phase, metric))
-        if histogram is None or histogram.total < 2 * REPORTED_BEYOND:
-            return [], []
-        first, last = math.log10(2), math.log10(histogram.total / REPORTED_BEYOND)
-        nines = [first + (min(last, 4.0) - first) * step / (points - 1) for step in range(points)]
-        values = histogram.quantiles_ns([1 - 10**-nine for nine in nines])
-        return nines, [value / 1e6 for value in values if value is not None]
+        return curve_of(self.histograms.get((phase, metric)), points)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from kabench.core.result import (
     Placement,
     RoundRecord,
     RunResult,
+    SecondsRecord,
     VoidReason,
 )
 from kabench.core.spec import Blocks, Load, Noise, Phase, Scenario, Slo, Target, Timing
@@ -205,6 +206,45 @@ def build_load(recipe: LoadRecipe | None = None) -> RunResult:
         cells=cells,
         summary={},
         comparison=Comparison(),
+        seconds=[
+            *(_load_seconds(recipe, kind, "", rng) for kind in _several(recipe)),
+            *(_load_seconds(recipe, target.kind, target.name, rng) for target in recipe.targets),
+        ],
+    )
+
+
+def _several(recipe: LoadRecipe) -> list[Kind]:
+    kinds = [target.kind for target in recipe.targets]
+    return [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]
+
+
+def _load_seconds(recipe: LoadRecipe, kind: Kind, name: str, rng: np.random.Generator) -> SecondsRecord:
+    """The window's seconds, and one of drain."""
+    count = recipe.seconds + 1
+    ok = [int(n) for n in rng.poisson(recipe.samples * recipe.agents, recipe.seconds)] + [3]
+
+    def times(base_ns: float) -> dict[str, list[int | None]]:
+        factors = {"p50": 1, "p90": 1.6, "p99": 2.6, "p99.9": 4, "max": 6}
+        return {
+            q: [int(base_ns * f * rng.uniform(0.9, 1.2)) for _ in range(count)] for q, f in factors.items()
+        }
+
+    return SecondsRecord(
+        window=window_name(1, "load"),
+        phase="load",
+        block=1,
+        kind=str(kind),
+        target=name,
+        start_realtime_ns=1_700_000_000_000_000_000,
+        window_ns=recipe.seconds * 1_000_000_000,
+        interval_ns=1_000_000_000,
+        agents=[recipe.agents] * count,
+        ok=ok,
+        error=[recipe.errors] * count,
+        timeout=[0] * count,
+        skipped=[recipe.skipped // recipe.seconds] * count,
+        response_ns=times(1.3e5 * (1 if recipe.closed else recipe.stall_ms)),
+        service_ns=times(1.2e5),
     )
 
 
