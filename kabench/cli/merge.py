@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kabench.store.collect import FoundLog
+
+MANY = 200
+"""Logs from which on a merge takes so long that one wants to see it go on."""
 
 
 def merge(
@@ -34,8 +43,12 @@ def merge(
     from kabench.report.tables import print_summary
     from kabench.store import merge_paths
 
-    report = merge_paths(paths, out or _beside(paths), allow_different, series=series)
     errors = Terminal(stderr=True)
+
+    def following(logs: Sequence[FoundLog]) -> Iterable[FoundLog]:
+        return _followed(logs, errors)
+
+    report = merge_paths(paths, out or _beside(paths), allow_different, series=series, following=following)
     for corrupt in report.corrupt:
         errors.print(
             f"corrupt: {corrupt.path}: {corrupt.reason}", highlight=False, markup=False, soft_wrap=True
@@ -57,3 +70,11 @@ def merge(
 def _beside(paths: list[Path]) -> Path:
     """The folder that was given, if it is one only; else this one."""
     return paths[0] if len(paths) == 1 and paths[0].is_dir() else Path()
+
+
+def _followed(logs: Sequence[FoundLog], console: Console) -> Iterable[FoundLog]:
+    """The logs, with a bar of how many have been given; on a terminal, and where they are many."""
+    from rich.progress import track
+
+    hidden = not console.is_terminal or len(logs) < MANY
+    return track(logs, "merging", console=console, transient=True, disable=hidden)

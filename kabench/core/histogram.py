@@ -86,10 +86,12 @@ class Buckets:
     Attributes:
         indices: ascending, into `Histogram.counts`.
         counts: as many, all above zero.
+        known_total: their sum, where whoever made them knew it; else -1.
     """
 
     indices: Ints
     counts: Ints
+    known_total: int = -1
 
     @classmethod
     def of(cls, values_ns: Ints) -> Buckets:
@@ -117,7 +119,7 @@ class Buckets:
     @property
     def total(self) -> int:
         """How many values were counted."""
-        return int(self.counts.sum())
+        return int(self.counts.sum()) if self.known_total < 0 else self.known_total
 
     @property
     def max_ns(self) -> int | None:
@@ -221,6 +223,12 @@ class Histogram:
     def add_buckets(self, buckets: Buckets) -> None:
         """Add counts to these."""
         self.counts[buckets.indices] += buckets.counts
+
+    def add_many(self, parts: Sequence[Buckets]) -> None:
+        """Add the counts of all of them."""
+        if parts:
+            indices = np.concatenate([part.indices for part in parts])
+            np.add.at(self.counts, indices, np.concatenate([part.counts for part in parts]))
 
     def buckets(self) -> Buckets:
         """The counts in use, copied."""
@@ -490,40 +498,52 @@ def _decoded_words(payloads: Sequence[bytes]) -> Iterator[Buckets]:
     if (octets[stops - 1] >= 0x80).any():
         raise LogError("a histogram's counts are cut short")
     words, high = _leb128(octets)
-    lasts = stops - np.searchsorted(high, stops) - 1
-    skips = (words & 1).astype(np.bool_)
-    steps = np.where(skips, (words + 1) >> 1, 1)
+    skips = words & 1  # a run of n zeros is 2n - 1, a count of n is 2n
+    halves = words >> 1
+    steps = (halves * skips + 1).astype(np.int64)
+    steps[high] = 0
     if steps.max() > COUNTS:  # first: the sums of larger ones might not fit
         raise LogError(f"a histogram has more than {COUNTS} counts")
     after = np.cumsum(steps)
+    lasts = stops - 1
     bases = np.concatenate([[0], after[lasts]])
     if np.diff(bases).max() > COUNTS:
         raise LogError(f"a histogram has more than {COUNTS} counts")
-    full = np.flatnonzero(~skips & (words > 0))
+    full = np.flatnonzero(halves * (skips ^ 1) != 0)
     cuts = np.concatenate([[0], np.searchsorted(full, lasts, side="right")])
-    indices = after[full] - 1 - np.repeat(bases[:-1], np.diff(cuts))
-    counts = words[full] >> 1
-    for begin, end in pairwise(cuts.tolist()):
-        yield Buckets(indices[begin:end], counts[begin:end])
+    indices = after[full] - np.repeat(bases[:-1] + 1, np.diff(cuts))
+    counts = halves[full].astype(np.int64)
+    totals = np.diff(np.concatenate([[0], np.cumsum(counts)])[cuts]).tolist()
+    for (begin, end), total in zip(pairwise(cuts.tolist()), totals, strict=True):
+        yield Buckets(indices[begin:end], counts[begin:end], total)
 
 
-def _leb128(octets: NDArray[np.uint8]) -> tuple[Ints, NDArray[np.intp]]:
-    """The words, and where octets stand that do not end one: they are few, so what they take is done for them alone.
+Words = NDArray[np.integer]
+_WIDE = [np.dtype(name) for name in ("u1", "u2", "u4", "u4", "i8", "i8", "i8", "i8")]
+"""What holds a word, by the number of octets before its last."""
+
+
+def _leb128(octets: NDArray[np.uint8]) -> tuple[Words, NDArray[np.intp]]:
+    """Each word where its last octet stands, and where the other octets stand, whose place holds 0: they are few.
+
+    Words are as wide as the longest needs: hardly any has more than one octet or two, and narrow ones are gone through in a
+    fraction of the time.
 
     Raises:
         LogError: a word has more than eight octets.
     """
-    ending = octets < 0x80
-    words = octets[ending].astype(np.int64)
-    high = np.flatnonzero(~ending)
+    high = np.flatnonzero(octets >= 0x80)
     if not high.size:
-        return words, high
-    of = high - np.arange(high.size)
-    firsts = np.flatnonzero(np.diff(of, prepend=-1))
-    lengths = np.diff(firsts, append=of.size)
+        return octets, high
+    firsts = np.flatnonzero(np.diff(high, prepend=-2) > 1)
+    lengths = np.diff(firsts, append=high.size)
     if lengths.max() > 7:
         raise LogError("a histogram has a count beyond 2**55 - 1")
-    place = np.arange(high.size) - np.repeat(firsts, lengths)
-    words[of[firsts]] <<= 7 * lengths
-    np.add.at(words, of, (octets[high] & 0x7F).astype(np.int64) << 7 * place)
+    wide = _WIDE[lengths.max()]
+    words = octets.astype(wide)
+    low = (words[high] & 0x7F) << (7 * (np.arange(high.size) - np.repeat(firsts, lengths))).astype(wide)
+    words[high] = 0
+    ends = high[firsts] + lengths
+    words[ends] <<= (7 * lengths).astype(wide)
+    words[ends] += np.add.reduceat(low, firsts)
     return words, high

@@ -244,6 +244,7 @@ class LogReader:
         self.header = self._read_header()
         self._rest = with_histograms(self._lines)
         self._names = {target.name for target in self.header.targets}
+        self._keys = {f"{name}.{metric}": (name, metric) for name in self._names for metric in Metric}
         self._sums: dict[str, Outcomes] = {name: Outcomes() for name in self._names}
         self._lags: dict[str, int] = dict.fromkeys(self._names, 0)
 
@@ -293,10 +294,10 @@ class LogReader:
             raise found
         if found is not None:
             tag, buckets = found
-            name, _, metric = tag.partition(".")
-            if name not in self._names or metric not in _METRICS or (name, Metric(metric)) in open_:
+            key = self._keys.get(tag)
+            if key is None or key in open_:
                 raise LogError(f"the tag {tag!r} belongs to no target of the header, or stands twice")
-            open_[name, Metric(metric)] = buckets
+            open_[key] = buckets
         elif line != LEGEND and not line.startswith(b"#["):
             raise LogError(NO_HISTOGRAM)
         return None
@@ -369,9 +370,6 @@ def sum_health(notes: Iterable[IntervalNote]) -> Health:
         clamped=sum(note.health.clamped for note in seen),
         run_delay_ns=sum(known) if known and len(known) == len(delays) else None,
     )
-
-
-_METRICS = {str(metric) for metric in Metric}
 
 
 def _bare(outcomes: Outcomes) -> Outcomes:

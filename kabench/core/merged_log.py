@@ -28,9 +28,9 @@ from kabench.core.logline import (
     SEAL_MARK,
     histogram_line,
     marked,
-    parse_histogram_line,
     preamble,
     unmarked,
+    with_histograms,
 )
 from kabench.errors import LogError
 
@@ -134,17 +134,19 @@ def read_merged(lines: Iterable[bytes]) -> tuple[MergedHeader, dict[Key, Histogr
     header: MergedHeader | None = None
     seal: MergedSeal | None = None
     histograms: dict[Key, Histogram] = {}
-    for line in lines:
+    for line, found in with_histograms(lines):
         if seal is not None:
             raise LogError("something stands after the seal")
+        if isinstance(found, LogError):
+            raise found
         if line.startswith(SEAL_MARK):
             seal = unmarked(SEAL_MARK, line, MergedSeal)
             continue
         digest.update(line)
         if line.startswith(MERGED_MARK):
             header = unmarked(MERGED_MARK, line, MergedHeader)
-        elif line.startswith(b"Tag="):
-            tag, buckets = parse_histogram_line(line)
+        elif found is not None:
+            tag, buckets = found
             histograms.setdefault(key_of(tag), Histogram()).add_buckets(buckets)
     if header is None or seal is None:
         raise LogError("a merged log that is cut; merge the logs it was made of again")

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kabench.core.health import Health
-from kabench.core.histogram import Histogram
+from kabench.core.histogram import Buckets, Histogram
 from kabench.core.hlog import Header, Interval, IntervalNote, LoggedTarget, LogReader, Seal, sum_health
 from kabench.core.identity import Metric, Outcomes, WindowId
+
+PARTS_AT_ONCE = 32
+"""So many intervals' histograms are added together: one by one, numpy's own cost would be most of it."""
 
 
 @dataclass
@@ -56,18 +59,27 @@ def sum_up(reader: LogReader, intervals: Iterable[Interval]) -> WindowTotals:
     """Like `read_totals`, where the caller looks at the intervals of `reader` as they pass."""
     targets = {target.name: TargetTotals(target) for target in reader.header.targets}
     notes: list[IntervalNote] = []
+    parts: dict[tuple[str, Metric], list[Buckets]] = {}
     for interval in intervals:
         notes.append(msgspec.structs.replace(interval.note, outcomes={}))
         for name, outcomes in interval.note.outcomes.items():
             targets[name].outcomes += outcomes
-        for (name, metric), buckets in interval.histograms.items():
-            held_so_far = targets[name].histograms
-            if metric not in held_so_far:
-                held_so_far[metric] = Histogram()
-            held_so_far[metric].add_buckets(buckets)
+        for key, buckets in interval.histograms.items():
+            held_back = parts.setdefault(key, [])
+            held_back.append(buckets)
+            if len(held_back) == PARTS_AT_ONCE:
+                _add(targets, key, held_back)
+                held_back.clear()
+    for key, held_back in parts.items():
+        _add(targets, key, held_back)
     for name, totals in targets.items():
         held = totals.outcomes
         planned = reader.seal.totals[name].planned if reader.seal else held.sent + held.skipped
         totals.outcomes = msgspec.structs.replace(held, planned=planned)
     health = reader.seal.health if reader.seal else sum_health(notes)
     return WindowTotals(reader.header, targets, health, reader.seal, reader.problem, len(notes))
+
+
+def _add(targets: dict[str, TargetTotals], key: tuple[str, Metric], parts: list[Buckets]) -> None:
+    name, metric = key
+    targets[name].histograms.setdefault(metric, Histogram()).add_many(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from kabench.store.files import lines_of, write_atomic
 from kabench.store.hgrm import percentile_table
 
 SERIES = "series.csv"
+
+Following = Callable[[Sequence[FoundLog]], Iterable[FoundLog]]
+"""Gives the logs back one by one, and sees how far the merge has come."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,17 @@ class Gathered:
 
 
 def merge_paths(
-    paths: Iterable[Path], out: Path, allow_different: bool = False, *, series: bool = False
+    paths: Iterable[Path],
+    out: Path,
+    allow_different: bool = False,
+    *,
+    series: bool = False,
+    following: Following = iter,
 ) -> MergeReport:
     """Merge all logs that the paths hold and write `merged.json`, `merged.hlog` and the `.hgrm` into `out`.
 
     Nothing is written when there is nothing to merge. With `series`, `series.csv` has every second of every target, of the
-    agents' logs among them: merged logs hold no seconds.
+    agents' logs among them: merged logs hold no seconds. `following` is asked for the logs, one by one.
 
     Raises:
         SpecError: a path does not exist, holds no log, or the runs are of different scenarios (unless allowed).
@@ -78,7 +86,7 @@ def merge_paths(
     """
     given = list(paths)
     seconds = Seconds() if series else None
-    gathered = gather(find(given), seconds)
+    gathered = gather(find(given), seconds, following)
     if not gathered.merge.members and not gathered.corrupt:
         raise SpecError(f"no agent's log (*.hlog) under {', '.join(str(path) for path in given)}")
     if not allow_different:
@@ -92,12 +100,12 @@ def merge_paths(
     return gathered.report(files)
 
 
-def gather(found: Found, seconds: Seconds | None = None) -> Gathered:
+def gather(found: Found, seconds: Seconds | None = None, following: Following = iter) -> Gathered:
     """Sum up what was found, one log at a time; their intervals also second by second, where that is wanted."""
     gathered = Gathered(corrupt=list(found.corrupt))
     chosen = choose(found.logs, gathered.corrupt)
     gathered.ignored = len(found.logs) - len(chosen)
-    for log in chosen:
+    for log in following(chosen):
         _add_log(gathered, found, log, seconds)
     _add_merged(gathered, found)
     return gathered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from kabench.cli import main
+from kabench.cli.merge import MANY, _followed
 
 
 @pytest.fixture
@@ -71,3 +74,13 @@ def test_a_reader_that_has_gone_changes_no_exit_code(logs: Path, flags: str, tor
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=logs, check=True)
     assert (done.stdout, done.stderr) == (f"{code}\n", "")
     assert "Traceback" not in (logs / "err").read_text()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "count", "shown"), [(True, MANY, True), (True, MANY - 1, False), (False, MANY, False)]
+)
+def test_a_bar_follows_many_logs_on_a_terminal(terminal: bool, count: int, shown: bool) -> None:
+    printed = io.StringIO()
+    logs = [object() for _ in range(count)]
+    assert list(_followed(logs, Console(file=printed, force_terminal=terminal))) == logs  # type: ignore[arg-type]
+    assert ("merging" in printed.getvalue()) is shown

@@ -259,7 +259,7 @@ def word(value):
 
 @given(st.binary(max_size=64), st.integers(0, 80))
 def test_without_the_fast_libraries_everything_is_the_same(content, cut):
-    """An agent's image has only the standard library's."""
+    """An agent's image has only the standard library's. What is refused may be told in other words."""
     with mock.patch("importlib.util.find_spec", return_value=None):
         spec = importlib.util.spec_from_file_location("plain_inflate", inflate.__file__)
         plain = importlib.util.module_from_spec(spec)
@@ -276,8 +276,8 @@ def test_without_the_fast_libraries_everything_is_the_same(content, cut):
         for module in (inflate, plain):
             try:
                 results.append(getattr(module, name)(*arguments))
-            except LogError as error:
-                results.append(str(error).split(":")[0])
+            except LogError:
+                results.append(LogError)
         assert results[0] == results[1]
 
 

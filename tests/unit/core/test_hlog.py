@@ -11,6 +11,7 @@ from hdrh.log import HistogramLogReader, HistogramLogWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kabench.core import logline
 from kabench.core.health import Health
 from kabench.core.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
 from kabench.core.hlog import (
@@ -299,6 +300,19 @@ def test_names_that_fit_no_tag_are_refused_when_writing(forge):
     writer.begin(msgspec.structs.replace(header, start_ns=header.start_ns + 1))
     with pytest.raises(ValueError, match="before its window"):
         writer.interval(intervals[0])
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 7, 1000])
+def test_however_far_it_reads_ahead_it_finds_the_same(forge, monkeypatch, ahead):
+    """What is wrong is told where it stands, and what stands before it is read."""
+    content = forge.log()
+    whole, torn = read_log(lines(content)), read_log(lines(content[: len(content) // 2]))
+    monkeypatch.setattr(logline, "LINES_AHEAD", ahead)
+    assert read_log(lines(content)) == whole
+    again = read_log(lines(content[: len(content) // 2]))
+    assert (again.intervals, again.problem) == (torn.intervals, torn.problem)
+    assert len(again.intervals) == 1
+    assert "cut off" in again.problem
 
 
 def test_the_reader_holds_one_interval_at_a_time(forge):
