@@ -21,9 +21,9 @@ import msgspec
 from kabench.clock import Clock
 from kabench.core.hlog import Extremes, Interval, IntervalNote, Seal, sum_health
 from kabench.core.identity import NULL_TARGET, Outcomes
-from kabench.core.schedule import Operations, Stream, compute
+from kabench.core.schedule import Arrivals, Operations, Stream
 from kabench.errors import AgentError
-from kabench.wire.messages import Prepare, RedisLoad, Target
+from kabench.wire.messages import Prepare, RedisLoad, Target, Tls
 from kabench_agent.closed import ClosedPool
 from kabench_agent.drivers import AsyncioTransport, Pool, Transport
 from kabench_agent.flights import NEVER, Flights
@@ -76,16 +76,17 @@ class Engine:
         self._clock = clock
         self._pacer = pacer
         self._sink = sink
-        self._transport = transport or AsyncioTransport(prepare.timeout_ns)
+        self._given_transport = transport
+        self._transports: list[Transport] = []
         self._vitals = vitals or SystemVitals()
         drives_null = null is not None and prepare.null_rate_per_s > 0
         streams = [_stream(target) for target in prepare.targets]
         if drives_null:
-            streams.append(Stream(NULL_TARGET, prepare.null_rate_per_s))
+            streams.append(Stream(NULL_TARGET, prepare.null_rate_per_s, steady=True))
         self._names = [stream.name for stream in streams]
         try:
             _check(prepare)
-            self._schedule = compute(
+            self._arrivals = Arrivals(
                 prepare.seed,
                 prepare.arrivals,
                 [
@@ -94,12 +95,15 @@ class Engine:
                 ],
                 warm_up_ns=prepare.warm_up_ns,
                 window_ns=prepare.window_ns,
+                profile=prepare.profile,
             )
             self._closed = [
                 self._closed_pool(target) for target in prepare.targets if prepare.loop == "closed"
             ]
             self._pools: list[Pool] = [*self._closed] or [
-                self._pool(target.host, target.port, _codec(target), target.connections, target.pipeline)
+                self._pool(
+                    target.host, target.port, _codec(target), target.connections, target.pipeline, target.tls
+                )
                 for target in prepare.targets
             ]
         except ValueError as error:
@@ -108,7 +112,7 @@ class Engine:
             self._pools.append(self._pool(*null, NullCodec(), 1, 1))
         self._unbounded = len(prepare.targets) if drives_null else NEVER
         self.planned: dict[str, int | None] = {
-            stream.name: None if self._closed_loop(stream) else self._schedule.planned[stream.name]
+            stream.name: None if self._closed_loop(stream) else self._arrivals.planned[stream.name]
             for stream in streams
         }
         self._flights: Flights | None = None
@@ -118,7 +122,6 @@ class Engine:
         self._connect_until_ns: int | None = None
         self._skew_ns: int | None = None
         self._start_ns = 0
-        self._oldest = 0  # no request before this index is under way
         self._chores_ns = 0
         self._ticking = False
         self._unsettled = False
@@ -128,20 +131,29 @@ class Engine:
     def _closed_loop(self, stream: Stream) -> bool:
         return self._order.loop == "closed" and stream.name != NULL_TARGET
 
+    def _transport(self, codec: Codec, tls: Tls | None) -> Transport:
+        """Who makes a target's connections."""
+        made = self._given_transport or AsyncioTransport(self._order.timeout_ns, tls, codec.opening)
+        self._transports.append(made)
+        return made
+
     def _closed_pool(self, target: Target) -> ClosedPool:
+        codec = _codec(target)
         return ClosedPool(
             target.host,
             target.port,
-            _codec(target),
+            codec,
             size=target.connections,
             pipeline=target.pipeline,
             clock=self._clock,
-            transport=self._transport,
+            transport=self._transport(codec, target.tls),
             landing=self,
             take=Operations(self._order.seed, _stream(target)).take,
         )
 
-    def _pool(self, host: str, port: int, codec: Codec, size: int, pipeline: int) -> Pool:
+    def _pool(
+        self, host: str, port: int, codec: Codec, size: int, pipeline: int, tls: Tls | None = None
+    ) -> Pool:
         return Pool(
             host,
             port,
@@ -149,7 +161,7 @@ class Engine:
             size=size,
             pipeline=pipeline,
             clock=self._clock,
-            transport=self._transport,
+            transport=self._transport(codec, tls),
             landing=self,
         )
 
@@ -188,7 +200,7 @@ class Engine:
         """
         order = self._order
         self._start_ns = start_ns
-        flights = Flights(self._schedule, start_ns, self._unbounded)
+        flights = Flights(self._arrivals, start_ns, self._unbounded)
         self._recorder = Recorder(
             flights,
             self._names,
@@ -200,7 +212,7 @@ class Engine:
             on_closed=self._news.set,
             in_closed_loop=len(self._closed),
             also_in_flight=lambda: sum(pool.in_flight for pool in self._closed),
-            most_connections=max(target.connections for target in order.targets),
+            most_connections=max((target.connections for target in order.targets), default=1),
         )
         for pool in self._pools:
             pool.flights = flights
@@ -252,7 +264,8 @@ class Engine:
         self._end()
         for pool in self._pools:
             pool.close()
-        await self._transport.close()
+        for transport in self._transports:
+            await transport.close()
 
     async def _pause(self, seconds: float = PAUSE_S) -> None:
         """Let others have their turn; no longer than the engine drives."""
@@ -327,11 +340,12 @@ class Engine:
         """Time out what was issued a time-out ago: the oldest first, since requests are issued in the schedule's order."""
         issued_by_ns = now_ns - self._order.timeout_ns
         stuck: set[int] = set()
-        while (index := self._oldest_open(flights)) is not None:
-            if flights.issued_ns[index] > issued_by_ns:
+        while (index := flights.oldest()) is not None:
+            at = index & flights.mask
+            if flights.issued_ns[at] > issued_by_ns:
                 break
-            if flights.sent_ns[index] != NEVER:
-                stuck.add(flights.target[index])
+            if flights.sent_ns[at] != NEVER:
+                stuck.add(flights.target[at])
             self.land(index, now_ns, Verdict.TIMEOUT)
         for pool in self._closed:
             pool.expire(issued_by_ns)
@@ -340,26 +354,22 @@ class Engine:
 
     def _issue(self, flights: Flights, until_ns: int) -> None:
         """Send what was due by `until_ns`; what became due meanwhile waits a turn, so that replies are read in between."""
-        clock_ns = self._clock.monotonic_ns
-        due_ns, targets, issued_at_ns = flights.due_ns, flights.target, flights.issued_ns
-        bound, count = self._order.max_in_flight, flights.count
-        index = flights.issued
-        while index < count and due_ns[index] <= until_ns:
-            now_ns = issued_at_ns[index] = clock_ns()
-            target = targets[index]
+        clock_ns, bound, count = self._clock.monotonic_ns, self._order.max_in_flight, flights.count
+        while (index := flights.issued) < count:
+            if index == flights.drawn:
+                flights.draw()
+            at = index & flights.mask
+            if flights.due_ns[at] > until_ns:
+                break
+            now_ns = flights.issued_ns[at] = clock_ns()
+            target = flights.target[at]
             if flights.bounded >= bound and target != self._unbounded:
                 self._recorder.add(index, now_ns, Verdict.SKIPPED)
                 flights.skip(index)
             else:
                 flights.take_off(index, target)
                 self._pools[target].dispatch(index, now_ns)
-            index += 1
-
-    def _oldest_open(self, flights: Flights) -> int | None:
-        """The request that is under way the longest; what lies before it is not looked at again."""
-        found = flights.first_open(self._oldest)
-        self._oldest = flights.issued if found is None else found
-        return found
+        flights.draw()
 
     def _next_chores_ns(self, now_ns: int) -> int:
         """When there is something to do beside sending: attempts to connect, an interval's end, a time-out."""
@@ -370,8 +380,8 @@ class Engine:
         if flights is not None:
             at_ns.append(self._begin_ns if self._skew_ns is None else self._recorder.next_ns)
             if not flights.over:  # what is not issued yet cannot time out before what is issued now
-                oldest = self._oldest_open(flights)
-                since_ns = now_ns if oldest is None else flights.issued_ns[oldest]
+                oldest = flights.oldest()
+                since_ns = now_ns if oldest is None else flights.issued_ns[oldest & flights.mask]
                 at_ns.append(since_ns + self._order.timeout_ns)
             for pool in self._closed:
                 oldest_ns = pool.oldest_ns
@@ -382,8 +392,8 @@ class Engine:
         """Have the pacer wake us for whatever is next."""
         at_ns = self._chores_ns
         flights = self._flights
-        if flights is not None and (index := flights.issued) < flights.count:
-            at_ns = min(at_ns, flights.due_ns[index])
+        if flights is not None and (next_ns := flights.next_ns) is not None:
+            at_ns = min(at_ns, next_ns)
         if at_ns < FOREVER_NS:
             self._pacer.arm(at_ns)
 

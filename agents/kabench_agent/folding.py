@@ -11,17 +11,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kabench.core.histogram import COUNTS, Buckets, clamp, index_of
 from kabench.core.hlog import ConnectionFigure, Extremes
 from kabench.core.identity import Metric, Outcomes
 from kabench.core.schedule import Ints
-from kabench_agent.flights import NEVER, Flights, as_ints
-from kabench_agent.landed import COUNT_BITS, MOST_IN_A_RUN, VERDICT_BITS, Landed, Runs
+from kabench_agent.flights import NEVER, as_ints
+from kabench_agent.landed import COUNT_BITS, MOST_IN_A_RUN, TARGET_BITS, VERDICT_BITS, Landed, Runs
 from kabench_agent.protocols.base import Verdict
 
-Octets = NDArray[np.uint8]
 Pause = Callable[[], Awaitable[None]]
 Histograms = dict[tuple[str, Metric], Buckets]
 
@@ -102,16 +100,16 @@ class Folding:
         """What became of the requests, by target."""
         return {name: _counted(row) for name, row in zip(self._names, self._outcomes.tolist(), strict=True)}
 
-    async def scheduled(self, landed: Landed, flights: Flights, pause: Pause) -> None:
+    async def scheduled(self, landed: Landed, pause: Pause) -> None:
         """Take in requests of the schedule."""
         parts: dict[int, list[Buckets]] = {}
         count = len(self._names)
-        for begin in range(0, len(landed.index), SLICE):
+        for begin in range(0, len(landed.what), SLICE):
             part = slice(begin, begin + SLICE)
-            index = as_ints(landed.index)[part]
-            verdict = np.frombuffer(landed.verdict, dtype=np.uint8)[part]
-            targets = as_ints(flights.target)[index]
-            found = list(self._values(flights, index, as_ints(landed.at_ns)[part], verdict, targets))
+            what = as_ints(landed.what)[part]
+            verdict = what & ((1 << VERDICT_BITS) - 1)
+            targets = (what >> VERDICT_BITS) & ((1 << TARGET_BITS) - 1)
+            found = list(self._values(landed, part, verdict, targets))
             self._count(targets, verdict, np.ones_like(targets))
             await pause()
             values_ns, clamped = clamp(np.concatenate([values for _, values, _ in found]))
@@ -167,12 +165,11 @@ class Folding:
         await pause()
 
     def _values(
-        self, flights: Flights, index: Ints, at_ns: Ints, verdict: Octets, targets: Ints
+        self, landed: Landed, part: slice, verdict: Ints, targets: Ints
     ) -> Iterator[tuple[Metric, Ints, Ints]]:
         """What each metric holds, and the target of each value."""
-        due_ns = as_ints(flights.due_ns)[index]
-        issued_ns = as_ints(flights.issued_ns)[index]
-        sent_ns = as_ints(flights.sent_ns)[index]
+        due_ns, issued_ns = as_ints(landed.due_ns)[part], as_ints(landed.issued_ns)[part]
+        sent_ns, at_ns = as_ints(landed.sent_ns)[part], as_ints(landed.at_ns)[part]
         took_ns = at_ns - due_ns
         service_ns = at_ns - sent_ns
         ok = verdict == Verdict.OK
@@ -181,7 +178,7 @@ class Folding:
         response_ns = np.where(late, np.maximum(took_ns, self._timeout_ns), took_ns)
         reached = sent_ns != NEVER
         failed = verdict >= Verdict.CONNECT
-        numbers = as_ints(flights.connection)[index]
+        numbers = as_ints(landed.what)[part] >> (TARGET_BITS + VERDICT_BITS)
         self._connections.add(targets[ok], numbers[ok], service_ns[ok], np.ones_like(numbers[ok]))
         yield Metric.RESPONSE, response_ns[answered], targets[answered]
         yield Metric.SERVICE, service_ns[ok], targets[ok]
@@ -189,7 +186,7 @@ class Folding:
         yield Metric.WAIT, (sent_ns - issued_ns)[reached], targets[reached]
         yield Metric.ERROR, took_ns[failed], targets[failed]
 
-    def _count(self, targets: Ints, verdict: Ints | Octets, weights: Ints) -> None:
+    def _count(self, targets: Ints, verdict: Ints, weights: Ints) -> None:
         rows = np.bincount(targets * _VERDICTS + verdict, weights=weights, minlength=self._outcomes.size)
         self._outcomes += rows.astype(np.int64).reshape(self._outcomes.shape)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kabench_agent.protocols.base import Verdict
 
-COUNT_BITS, VERDICT_BITS = 12, 4
+COUNT_BITS, VERDICT_BITS, TARGET_BITS = 12, 4, 20
 MOST_IN_A_RUN = (1 << COUNT_BITS) - 1
 
 
@@ -17,11 +17,13 @@ def _ints() -> array[int]:
 
 @dataclass
 class Landed:
-    """Scheduled requests in the order in which they were over, by their index in the schedule."""
+    """Scheduled requests in the order in which they were over; `what` is connection, target and verdict (`pack_landed`)."""
 
-    index: array[int] = field(default_factory=_ints)
+    due_ns: array[int] = field(default_factory=_ints)
+    issued_ns: array[int] = field(default_factory=_ints)
+    sent_ns: array[int] = field(default_factory=_ints)
     at_ns: array[int] = field(default_factory=_ints)
-    verdict: bytearray = field(default_factory=bytearray)
+    what: array[int] = field(default_factory=_ints)
 
 
 @dataclass
@@ -47,3 +49,8 @@ class Runs:
 def pack(number: int, verdict: Verdict, count: int) -> int:
     """Connection, verdict and count in one integer, whose bits of the verdict OK are zero."""
     return number << (COUNT_BITS + VERDICT_BITS) | verdict << COUNT_BITS | count
+
+
+def pack_landed(connection: int, target: int, verdict: Verdict) -> int:
+    """Connection, target and verdict in one integer."""
+    return connection << (TARGET_BITS + VERDICT_BITS) | target << VERDICT_BITS | verdict

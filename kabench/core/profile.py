@@ -24,6 +24,11 @@ class Profile:
 
     Raises:
         ValueError: parts that do not ascend or lie outside 0 … 1, or a negative factor.
+
+    Attributes:
+        warm_up_ns, window_ns: as given.
+        warm_up_area_ns: the integral at the window's start.
+        total_ns: the integral over all: the time at factor 1 that would bring as many arrivals.
     """
 
     def __init__(self, points: Points, warm_up_ns: int, window_ns: int) -> None:
@@ -39,14 +44,14 @@ class Profile:
         self._slope: Floats = np.diff(factor)[kept] / lengths_ns[kept]
         areas_ns = (factor[:-1] + factor[1:])[kept] / 2 * lengths_ns[kept]
         self._before_ns: Floats = np.concatenate([np.zeros(1), np.cumsum(areas_ns)])
-
-    @property
-    def total_ns(self) -> float:
-        """The integral over all: the time at factor 1 that would bring as many arrivals."""
-        return float(self._before_ns[-1])
+        self.warm_up_ns, self.window_ns = warm_up_ns, window_ns
+        self.warm_up_area_ns = float(factor[0] * warm_up_ns)
+        self.total_ns = float(self._before_ns[-1])
 
     def instants_ns(self, area_ns: Floats) -> Floats:
-        """When the integral from the warm-up's begin on reaches each of `area_ns`, in 0 … total_ns: relative to the start."""
+        """When the integral from the warm-up's begin on reaches each of `area_ns` (0 … total_ns): relative to the start."""
+        if not self._factor.size:
+            return np.zeros_like(area_ns)
         segment = np.searchsorted(self._before_ns, area_ns, side="right") - 1
         segment = np.minimum(segment, self._factor.size - 1)
         left_ns = area_ns - self._before_ns[segment]

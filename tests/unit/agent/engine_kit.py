@@ -214,6 +214,18 @@ def order(*targets, **changes):
     )
 
 
+class Given:
+    """Arrivals that a test has made up, all in one part."""
+
+    def __init__(self, schedule):
+        self.count = schedule.due_ns.size
+        self.first = int((schedule.due_ns < 0).sum())
+        self._parts = [schedule]
+
+    def next(self):
+        return self._parts.pop() if self._parts else None
+
+
 def dues(prepare):
     """Absolute due times in the window of the only target, from the schedule itself."""
     (target,) = prepare.targets

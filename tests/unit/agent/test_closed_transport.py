@@ -21,9 +21,10 @@ class Reader:
 
 async def send_on_a_closed_transport() -> tuple[list[tuple[Verdict, list[int]]], list[int]]:
     ended: list[tuple[Verdict, list[int]]] = []
+    sent_ns: list[int] = []
     pool: Any = SimpleNamespace(
         codec=SimpleNamespace(reader=Reader),
-        flights=SimpleNamespace(sent_ns=[0]),
+        flights=SimpleNamespace(send=lambda index, now_ns, number: sent_ns.append(now_ns)),
         opened=lambda connection: attempt.cancel(),
         lost=lambda connection, verdict, own: ended.append((verdict, list(connection.queue))),
     )
@@ -43,7 +44,7 @@ async def send_on_a_closed_transport() -> tuple[list[tuple[Verdict, list[int]]],
             while not ended:  # noqa: ASYNC110 - the loop tells nobody that it has called
                 await asyncio.sleep(0)
         await asyncio.sleep(0)
-    return ended, pool.flights.sent_ns
+    return ended, sent_ns
 
 
 def test_a_request_on_a_closed_transport_is_reset_once_and_breaks_nothing() -> None:

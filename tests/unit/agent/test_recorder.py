@@ -3,6 +3,7 @@
 import asyncio
 import os
 
+import engine_kit as kit
 import numpy as np
 import pytest
 
@@ -33,8 +34,8 @@ class Counting:
 
 def made(due, targets=None, names=("a",), window_ns=2_500, vitals=None):
     due = np.array(due, dtype=np.int64)
-    schedule = Schedule(due, np.array(targets or [0] * due.size, dtype=np.int64), np.zeros_like(due), {})
-    flights = Flights(schedule, START_NS)
+    schedule = Schedule(due, np.array(targets or [0] * due.size, dtype=np.int64), np.zeros_like(due))
+    flights = Flights(kit.Given(schedule), START_NS)
     news = []
     recorder = Recorder(
         flights,
@@ -168,7 +169,7 @@ def test_folding_many_values_is_the_same_as_recording_each():
     interval = folded(recorder)[0]
     for number, name in enumerate("abc"):
         expected = Histogram()
-        for index in np.flatnonzero(np.array(flights.target) == number):
+        for index in np.flatnonzero(np.array(flights.target)[:count] == number):
             expected.record(int(over[index] - due[index]))
         assert interval.histograms[name, Metric.RESPONSE] == expected.buckets()
     assert (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kabench.core.schedule import NS_PER_S, ZIPF_EXPONENT, Operations, Stream, compute
+from kabench.core.schedule import NS_PER_S, ZIPF_EXPONENT, Arrivals, Operations, Stream, compute
 
 STREAMS = (Stream("redis-0", 300.0, (8.0, 2.0), keys=100), Stream("echo-0", 200.0), Stream("none", 0.0))
 
@@ -17,6 +17,12 @@ def made(seed=1, arrivals="poisson", streams=STREAMS, warm_up_s=1.0, window_s=10
     return compute(
         seed, arrivals, streams, warm_up_ns=round(warm_up_s * NS_PER_S), window_ns=round(window_s * NS_PER_S)
     )
+
+
+def planned(seed=1, streams=STREAMS, window_s=10.0):
+    return Arrivals(
+        seed, "poisson", streams, warm_up_ns=NS_PER_S, window_ns=round(window_s * NS_PER_S)
+    ).planned
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", "constant"])
@@ -31,14 +37,16 @@ def test_every_schedule_is_sorted_inside_its_time_and_counted(arrivals, seed, ra
         Stream(f"t{number}", rate, (1.0, 0.0, 3.0), keys=number + 1) for number, rate in enumerate(rates)
     ]
     schedule = compute(seed, arrivals, streams, warm_up_ns=warm_up_ns, window_ns=window_ns)
+    drawn = Arrivals(seed, arrivals, streams, warm_up_ns=warm_up_ns, window_ns=window_ns)
     due_ns = schedule.due_ns
     assert due_ns.dtype == schedule.target.dtype == schedule.op.dtype == np.int64
     assert due_ns.size == schedule.target.size == schedule.op.size
     assert (np.diff(due_ns) >= 0).all()
     assert ((due_ns >= -warm_up_ns) & (due_ns < window_ns)).all()
+    assert (drawn.count, drawn.first) == (due_ns.size, np.count_nonzero(due_ns < 0))
     for number, stream in enumerate(streams):
         mine = schedule.target == number
-        assert schedule.planned[stream.name] == np.count_nonzero(due_ns[mine] >= 0)
+        assert drawn.planned[stream.name] == np.count_nonzero(due_ns[mine] >= 0)
         assert ((schedule.op[mine] >= 0) & (schedule.op[mine] < 3 * stream.keys)).all()
         assert not (schedule.op[mine] // stream.keys == 1).any()
 
@@ -48,7 +56,6 @@ def test_the_same_seed_gives_the_same_and_another_another(arrivals):
     one, same, other = made(7, arrivals), made(7, arrivals), made(8, arrivals)
     for name in ("due_ns", "target", "op"):
         assert np.array_equal(getattr(one, name), getattr(same, name))
-    assert one.planned == same.planned
     assert (
         not np.intersect1d(one.due_ns, other.due_ns).size > 5
     )  # two agents do not send at the same instants
@@ -89,9 +96,7 @@ def test_a_long_constant_schedule_does_not_drift():
 
 
 def test_poisson_counts_have_the_poisson_mean_and_variance():
-    counts = np.array(
-        [made(seed, streams=(Stream("t", 50.0),), window_s=4.0).planned["t"] for seed in range(2000)]
-    )
+    counts = np.array([planned(seed, (Stream("t", 50.0),), 4.0)["t"] for seed in range(2000)])
     assert abs(counts.mean() - 200) < 4 * math.sqrt(200 / counts.size)
     assert 0.9 < counts.var() / 200 < 1.1
 
@@ -201,4 +206,23 @@ def test_what_makes_no_schedule_is_refused(change, words):
 def test_no_streams_make_an_empty_schedule():
     schedule = made(streams=())
     assert schedule.due_ns.size == 0
-    assert schedule.planned == {}
+    assert planned(streams=()) == {}
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+def test_a_ramp_brings_the_counts_of_its_rates(arrivals):
+    """From 0 to 2,000/s within 10 s: (2k + 1) % of the arrivals in the k-th tenth, and the null echo's stay even."""
+    streams = (Stream("t", 1000.0), Stream("null", 1000.0, steady=True))
+    schedule = compute(4, arrivals, streams, warm_up_ns=0, window_ns=10 * NS_PER_S, profile=((0, 0), (1, 2)))
+    tenths = [np.histogram(schedule.due_ns[schedule.target == n], 10, (0, 10 * NS_PER_S))[0] for n in (0, 1)]
+    ramp = 100.0 * (2 * np.arange(10) + 1)
+    most = 9 + 4 * math.sqrt(2 * 9) if arrivals == "poisson" else 1
+    assert chi_square(tenths[0], ramp) < most
+    assert chi_square(tenths[1], np.full(10, 1000.0)) < most
+
+
+def test_parts_are_short_however_long_the_window_is():
+    drawn = Arrivals(1, "poisson", STREAMS, warm_up_ns=0, window_ns=3600 * NS_PER_S)
+    sizes = [drawn.next().due_ns.size for _ in range(100)]
+    assert max(sizes) < 1000
+    assert abs(drawn.count - 500 * 3600) < 4 * math.sqrt(500 * 3600)
