@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from kabench.clock import Clock
+from kabench.wire.messages import Tls
 from kabench_agent.flights import Flights
-from kabench_agent.protocols.base import Codec, Verdict
+from kabench_agent.protocols.base import Codec, Opening, Verdict
+from kabench_agent.tls import context, reason, server_name
 
 FIRST_BACKOFF_NS = 10_000_000
 LONGEST_BACKOFF_NS = 250_000_000
@@ -82,9 +84,7 @@ class Connection(asyncio.Protocol):
     def send(self, index: int, now_ns: int, request: bytes) -> None:
         """Hand a request to the socket."""
         assert self._transport is not None
-        flights = self._pool.flights
-        flights.sent_ns[index] = now_ns
-        flights.connection[index] = self.number
+        self._pool.flights.send(index, now_ns, self.number)
         self.queue.append(index)
         try:
             self._transport.write(request)
@@ -193,7 +193,7 @@ class Pool:
     def dispatch(self, index: int, now_ns: int) -> None:
         """Send on the connection that was free the longest, or wait for one."""
         if self._free:
-            self._free.popleft().send(index, now_ns, self.codec.encode(self.flights.op[index]))
+            self._free.popleft().send(index, now_ns, self.codec.encode(self.flights.operation(index)))
         else:
             self._waiting.append(index)
 
@@ -234,7 +234,7 @@ class Pool:
                 connection.end(Verdict.ABORTED)
                 return
             index = connection.queue.popleft()
-            if verdict is Verdict.MISS and not self.codec.missed(self.flights.op[index]):
+            if verdict is Verdict.MISS and not self.codec.missed(self.flights.operation(index)):
                 verdict = Verdict.OK
             self._landing.land(index, self._now_ns(), verdict)
             if verdict is Verdict.MALFORMED:
@@ -268,7 +268,7 @@ class Pool:
         while self._waiting:
             index = self._waiting.popleft()
             if self.flights.is_open(index):
-                connection.send(index, self._now_ns(), self.codec.encode(self.flights.op[index]))
+                connection.send(index, self._now_ns(), self.codec.encode(self.flights.operation(index)))
                 return
         self._free.append(connection)
 
@@ -279,7 +279,7 @@ class Pool:
             return
         now_ns = self._now_ns()
         self._attempts -= 1
-        self.last_failure = str(error) or type(error).__name__
+        self.last_failure = reason(error)
         self._pause(now_ns)
         if not self.alive and not self._attempts:
             waiting, self._waiting = self._waiting, deque()
@@ -295,11 +295,62 @@ class Pool:
             self._not_before_ns = now_ns + self._backoff_ns
 
 
-class AsyncioTransport:
-    """Connections of the running loop. An attempt that takes longer than `patience_ns` has failed."""
+class Greeter(asyncio.Protocol):
+    """Opens a fresh connection as its protocol wants it, before the first request."""
 
-    def __init__(self, patience_ns: int) -> None:
+    def __init__(self, opening: Opening) -> None:
+        self.transport: asyncio.Transport
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._opening = opening
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say what is to be said."""
+        self.transport = transport  # type: ignore[assignment]  # streams have a Transport
+        self.transport.write(self._opening.request)
+
+    def data_received(self, data: bytes) -> None:
+        """What it answers."""
+        refusal = self._opening.feed(data)
+        if refusal is not None and not self.done.done():
+            if refusal:
+                self.done.set_exception(OpeningRefusedError(refusal))
+            else:
+                self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It closed before it answered."""
+        if not self.done.done():
+            self.done.set_exception(
+                exc or ConnectionResetError("it closed the connection before it answered")
+            )
+
+
+class OpeningRefusedError(ConnectionError):
+    """The peer speaks, and does not want us: no such user, no such database."""
+
+
+class AsyncioTransport:
+    """Connections of the running loop. An attempt that takes longer than `patience_ns` has failed.
+
+    Args:
+        patience_ns: for all of an attempt, the TLS handshake and the opening included.
+        tls: how to speak TLS; None in the clear.
+        opening: makes what a fresh connection begins with, if anything.
+
+    Raises:
+        ValueError: `tls` asks for what is not there.
+    """
+
+    def __init__(
+        self,
+        patience_ns: int,
+        tls: Tls | None = None,
+        opening: Callable[[], Opening | None] = lambda: None,
+    ) -> None:
         self._patience_s = patience_ns / 1e9
+        self._tls = tls
+        self._context = context(tls) if tls else None
+        self._opening = opening
         self._attempts: set[asyncio.Task[None]] = set()
 
     def connect(
@@ -319,11 +370,36 @@ class AsyncioTransport:
             task.cancel()
         await asyncio.gather(*attempts, return_exceptions=True)
 
+    async def reach(self, host: str, port: int, connection: asyncio.Protocol) -> asyncio.Transport:
+        """A connection that is open for requests.
+
+        Raises:
+            OSError: there is none: refused, in vain, no such host, a certificate or a password that is wrong.
+            ValueError: no such port.
+        """
+        loop = asyncio.get_running_loop()
+        opening = self._opening()
+        first = connection if opening is None else Greeter(opening)
+        name = server_name(self._tls, host) if self._tls else None
+        async with asyncio.timeout(self._patience_s):
+            transport, _ = await loop.create_connection(
+                lambda: first, host, port, ssl=self._context, server_hostname=name
+            )
+            if not isinstance(first, Greeter):
+                return transport
+            try:
+                await first.done
+            except BaseException:
+                transport.abort()
+                raise
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        return transport
+
     async def _attempt(
         self, host: str, port: int, connection: asyncio.Protocol, failed: Callable[[Exception], None]
     ) -> None:
         try:
-            async with asyncio.timeout(self._patience_s):
-                await asyncio.get_running_loop().create_connection(lambda: connection, host, port)
-        except (OSError, ValueError, OverflowError) as error:  # refused, timed out; no such host or port
+            await self.reach(host, port, connection)
+        except (OSError, ValueError, OverflowError) as error:
             failed(error)

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import logging
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
+import msgspec
+import yarl
 
 from kabench.clock import Clock
+from kabench.core.commands import ELEMENTS
 from kabench.errors import AgentError
 from kabench.wire.messages import HttpLoad, Prepare, RedisLoad, Target
-from kabench_agent.keys import key_name
+from kabench_agent.drivers import AsyncioTransport, OpeningRefusedError
+from kabench_agent.keys import FIELDS, hash_name, key_name, list_name
+from kabench_agent.protocols.resp import RespCodec
+from kabench_agent.tls import CERTIFICATE_REFUSED, context, reason, server_name
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -61,6 +69,11 @@ async def make_ready(order: Prepare, clock: Clock) -> dict[str, int]:
     Raises:
         AgentError: a target did not answer in time, or refused; the message names it and its last error.
     """
+    for target in order.targets:
+        try:
+            _ = target.tls and context(target.tls)
+        except ValueError as error:
+            raise AgentError(f"target {_place(target)}: {error}") from error
     attempts = _Attempts(clock, clock.monotonic_ns() + order.ready_timeout_ns, order.ready_timeout_ns)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ATTEMPT_S)) as session:
         await _for_each(order.targets, lambda target: _wait_until_ready(target, session, attempts))
@@ -94,9 +107,10 @@ async def _wait_until_ready(target: Target, session: aiohttp.ClientSession, atte
     while attempts.left_s > 0:
         try:
             async with asyncio.timeout(min(ATTEMPT_S, attempts.left_s)):
-                await (
-                    _ask_redis(target) if isinstance(target.load, RedisLoad) else _ask_http(target, session)
-                )
+                if isinstance(target.load, RedisLoad):
+                    await _ask_redis(target)
+                else:
+                    await _ask_http(target, target.load, session)
             return
         except TimeoutError:
             if attempts.left_s > 0:
@@ -110,16 +124,22 @@ async def _wait_until_ready(target: Target, session: aiohttp.ClientSession, atte
     )
 
 
-async def _ask_http(target: Target, session: aiohttp.ClientSession) -> None:
-    """Any status below 500 will do: what is measured may well be a 404."""
-    path = target.load.paths[0][0] if isinstance(target.load, HttpLoad) else "/"
+async def _ask_http(target: Target, load: HttpLoad, session: aiohttp.ClientSession) -> None:
+    """Any status below 500 will do: what is measured may well be a 404, and what is expected may be anything."""
     try:
-        url = f"http://{_host(target)}:{target.port}{path}"
-        async with session.get(url, allow_redirects=False) as response:
-            if response.status >= 500:
+        scheme = "https" if target.tls else "http"
+        url = yarl.URL(f"{scheme}://{_host(target)}:{target.port}{load.paths[0][0]}", encoded=True)
+        async with session.get(
+            url,
+            allow_redirects=False,
+            headers=load.headers,
+            ssl=context(target.tls) if target.tls else True,
+            server_hostname=server_name(target.tls, target.host) if target.tls else None,
+        ) as response:
+            if response.status >= 500 and response.status not in load.expect_status:
                 raise _NotYetError(f"HTTP status {response.status}")
     except (aiohttp.ClientError, OSError) as error:
-        raise _NotYetError(_reason(error)) from error
+        raise _not_reached(target, error) from error
 
 
 async def _ask_redis(target: Target) -> None:
@@ -127,53 +147,79 @@ async def _ask_redis(target: Target) -> None:
     try:
         async with _redis(target) as redis:
             await redis.ping()
-    except asyncio_redis.ErrorReply as error:
+    except (asyncio_redis.ErrorReply, OpeningRefusedError) as error:
         if str(error).startswith(("LOADING", "BUSY", "MASTERDOWN")):
             raise _NotYetError(str(error)) from error
         raise _refused(target, error) from error
     except (asyncio_redis.Error, OSError) as error:
-        raise _NotYetError(_reason(error)) from error
+        raise _not_reached(target, error) from error
+
+
+def _not_reached(target: Target, error: Exception) -> Exception:
+    """Whoever listens where nobody did is worth waiting for; a certificate that is refused stays so."""
+    why = reason(error)
+    if CERTIFICATE_REFUSED in why:
+        return AgentError(f"target {_place(target)}: {why}")
+    return _NotYetError(why)
 
 
 async def _fill(target: Target, patience_s: float) -> int:
-    """Set every key of `target`; `patience_s` is how long a batch may take."""
+    """Write what `target` is asked for; `patience_s` is how long a batch may take. Returns the number of keys."""
     load = target.load
     assert isinstance(load, RedisLoad)
-    value = b"x" * load.value_bytes
+    count = 0
     try:
         async with _redis(target) as redis:
-            for begin in range(0, load.keys, FILL_BATCH):
-                batch = range(begin, min(begin + FILL_BATCH, load.keys))
+            writes = _writes(redis, load)
+            while batch := list(itertools.islice(writes, FILL_BATCH)):
                 async with asyncio.timeout(patience_s):
-                    answers = await asyncio.gather(
-                        *(redis.set(key_name(index), value) for index in batch), return_exceptions=True
-                    )
+                    answers = await asyncio.gather(*(write() for write in batch), return_exceptions=True)
                 for answer in answers:
                     if isinstance(answer, BaseException):
                         raise answer
-    except asyncio_redis.ErrorReply as error:
+                count += len(batch)
+    except (asyncio_redis.ErrorReply, OpeningRefusedError) as error:
         raise _refused(target, error) from error
     except (asyncio_redis.Error, OSError) as error:  # TimeoutError is an OSError
         raise AgentError(
-            f"target {_place(target)} was lost while its key space was filled: {_reason(error)}"
+            f"target {_place(target)} was lost while its key space was filled: {reason(error)}"
         ) from error
-    return load.keys
+    return count
+
+
+def _writes(redis: Any, load: RedisLoad) -> Iterator[Callable[[], Coroutine[None, None, object]]]:
+    """One for each key that the commands of the mix read."""
+    value = b"x" * load.value_bytes
+    commands = {text for text, weight in load.mix if weight}
+
+    async def write_list(name: bytes) -> object:
+        await redis.delete([name])  # or it would grow from run to run
+        return await redis.rpush(name, [value] * ELEMENTS)
+
+    if commands & {"get", "mget"}:
+        yield from (functools.partial(redis.set, key_name(index), value) for index in range(load.keys))
+    if "lrange" in commands:
+        yield from (functools.partial(write_list, list_name(index)) for index in range(load.keys))
+    if "hgetall" in commands:
+        fields = dict.fromkeys(FIELDS, value)
+        yield from (functools.partial(redis.hmset, hash_name(index), fields) for index in range(load.keys))
 
 
 @contextlib.asynccontextmanager
 async def _redis(target: Target) -> AsyncIterator[Any]:
-    """A connection that is closed for good when the block ends."""
-    loop = asyncio.get_running_loop()
-    lost: asyncio.Future[None] = loop.create_future()
+    """A connection that is closed for good when the block ends, opened as the load wants it; asyncio-redis knows RESP2."""
+    load = target.load
+    assert isinstance(load, RedisLoad)
+    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_lost() -> None:
         if not lost.done():
             lost.set_result(None)
 
-    def protocol() -> Any:
-        return asyncio_redis.HiRedisProtocol(encoder=BytesEncoder(), connection_lost_callback=on_lost)
-
-    transport, redis = await loop.create_connection(protocol, target.host, target.port)
+    redis = asyncio_redis.HiRedisProtocol(encoder=BytesEncoder(), connection_lost_callback=on_lost)
+    codec = RespCodec(msgspec.structs.replace(load, resp=2))
+    reaching = AsyncioTransport(round(ATTEMPT_S * 1e9), target.tls, codec.opening)
+    transport = await reaching.reach(target.host, target.port, redis)
     try:
         await asyncio.sleep(0)  # the protocol starts a task of its own, which is done after one step
         yield redis
@@ -185,8 +231,8 @@ async def _redis(target: Target) -> AsyncIterator[Any]:
 def _refused(target: Target, error: Exception) -> AgentError:
     said = str(error).split(". ")[0].removesuffix(".")  # protected mode explains itself at length
     hint = ""
-    if said.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-        hint = "; it must be open to the agents, without a password"
+    if said.startswith("NOAUTH"):
+        hint = "; give its password with the target"
     elif said.startswith("DENIED"):
         hint = "; it must be open to the agents: start it with --protected-mode no"
     return AgentError(f"target {_place(target)} refuses: {said}{hint}")
@@ -198,13 +244,3 @@ def _place(target: Target) -> str:
 
 def _host(target: Target) -> str:
     return f"[{target.host}]" if ":" in target.host else target.host
-
-
-def _reason(error: Exception) -> str:
-    """A short cause: an OSError's own words without the address, which stands before it anyway."""
-    os_error = getattr(error, "os_error", error)
-    if isinstance(os_error, ConnectionRefusedError):
-        return "connection refused"
-    return str(error) or (
-        "it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-    )

@@ -120,7 +120,7 @@ async def test_a_password_is_a_refusal_at_once(redis: int) -> None:
     ask(redis, b"CONFIG", b"SET", b"requirepass", b"secret")
     reason = await refused(redis_target(redis))
     assert reason.startswith(f"target redis-0 at 127.0.0.1:{redis} refuses: NOAUTH")
-    assert reason.endswith("; it must be open to the agents, without a password")
+    assert reason.endswith("; give its password with the target")
 
 
 async def test_a_full_redis_is_a_refusal(redis: int) -> None:
