@@ -5,8 +5,8 @@
 
 Two things are set beside each other, in microseconds of CPU a histogram, turn by turn. *Decoding*: the histograms' texts,
 found beforehand, are decoded and added; the package does it by `decode_and_add`. *Merging*: all that `kabench merge` does
-with the logs (it finds the files, reads and checks them line by line, adds them up and writes the result), and the package's own
-`HistogramLogReader` with `add`, which checks nothing. "floor" is base64 and zlib alone, the standard library's, which no
+with the logs (it finds the files, reads and checks them line by line, adds them up and writes the result), and the package's
+own `HistogramLogReader` with `add`, which checks nothing. "floor" is base64 and zlib alone, the standard library's, which no
 decoder of this form can do without; "fast floor" the same by the libraries that we use.
 """
 
