@@ -23,3 +23,8 @@ def say(console: Console, text: str, style: str = "") -> None:
     """A line, as it is; nothing where there is no text."""
     if text:
         console.print(Text(text, style=style))
+
+
+def line(text: str, style: str = "") -> Text:
+    """One line, cut where the terminal ends."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -12,14 +12,22 @@ from kabench.wire.messages import Interval
 RECENT = 3
 """So many intervals are "now": one second has too few requests for a p99."""
 
+KEPT = 200
+"""So many intervals are kept for the view's curves: more than a terminal has columns."""
+
 
 @dataclass
 class KindTally:
-    """One kind of target in the window so far. `recent` by interval; both are of the agents that count for the headline."""
+    """One kind of target in the window so far. `recent` by interval; both are of the agents that count for the headline.
+
+    `p99_ns` is by interval too, of those that are not recent any more; `answered` of all that are kept.
+    """
 
     outcomes: Outcomes = field(default_factory=Outcomes)
     window: Histogram = field(default_factory=Histogram)
     recent: dict[int, Histogram] = field(default_factory=dict)
+    p99_ns: dict[int, int | None] = field(default_factory=dict)
+    answered: dict[int, int] = field(default_factory=dict)
 
     def now(self) -> Histogram:
         """The last `RECENT` intervals."""
@@ -35,7 +43,19 @@ class KindTally:
         self.recent.setdefault(index, Histogram()).add(histogram)
         newest = max(self.recent)
         for old in [key for key in self.recent if key <= newest - RECENT]:
-            del self.recent[old]
+            p99_ns = self.recent.pop(old).quantile_ns(0.99)
+            self.p99_ns.setdefault(old, p99_ns)  # a late agent does not replace what all others said
+        self.p99_ns.pop(newest - KEPT, None)
+
+    def count(self, index: int, ok: int) -> None:
+        """Add what was answered in an interval."""
+        self.answered[index] = self.answered.get(index, 0) + ok
+        self.answered.pop(index - KEPT, None)
+
+    def curve(self) -> list[int | None]:
+        """The p99 of each interval that is kept, the newest at the end."""
+        known = self.p99_ns | {index: histogram.quantile_ns(0.99) for index, histogram in self.recent.items()}
+        return [known.get(index) for index in range(min(known), max(known) + 1)] if known else []
 
 
 @dataclass
@@ -46,6 +66,7 @@ class AgentTally:
     ok: int = 0
     lag_p99_ns: int | None = None
     cpu_share: float | None = None
+    in_flight: int = 0
     state: str = "waiting"
 
 
@@ -82,6 +103,7 @@ class RoundTally:
 
     def _count(self, agent: str, tally: AgentTally, interval: Interval) -> None:
         tally.cpu_share = interval.health.cpu_share
+        tally.in_flight = interval.health.max_in_flight
         tally.lag_p99_ns = interval.lag_p99_ns if interval.lag_p99_ns is not None else tally.lag_p99_ns
         for kind, found in interval.kinds.items():
             if kind == Kind.NULL:
@@ -89,6 +111,8 @@ class RoundTally:
             tally.ok += found.outcomes.ok
             ours = self.kinds.setdefault(kind, KindTally())
             ours.outcomes += found.outcomes
+            if interval.index < self._window_intervals and not interval.sealed:
+                ours.count(interval.index, found.outcomes.ok)
             if found.response and self.counts(agent):
                 ours.add(interval.index, found.response)
 
@@ -105,6 +129,34 @@ class RoundTally:
     def rate_per_s(self) -> float:
         """Requests answered a second, all agents together, over the window so far."""
         return sum(agent.ok / agent.intervals for agent in self.agents.values() if agent.intervals)
+
+    @property
+    def whole(self) -> int:
+        """How many of the window's intervals all agents have closed: what is known of later ones is a part."""
+        return min((agent.intervals for agent in self.agents.values()), default=0)
+
+    @property
+    def part(self) -> float:
+        """The part of the window that the agents have behind them, 0 … 1: at the middle of the last whole interval."""
+        return min(1.0, max(0.0, self.whole - 0.5) / self._window_intervals)
+
+    def answered(self) -> list[float]:
+        """Requests answered in each of the last whole intervals."""
+        first = max(0, self.whole - KEPT + 1)
+        return [
+            float(sum(kind.answered.get(index, 0) for kind in self.kinds.values()))
+            for index in range(first, self.whole)
+        ]
+
+    @property
+    def now_per_s(self) -> float:
+        """Requests answered in the last whole interval."""
+        return (self.answered() or [0.0])[-1]
+
+    @property
+    def in_flight(self) -> int:
+        """The most that were in flight in the agents' last intervals, added."""
+        return sum(agent.in_flight for agent in self.agents.values())
 
     @property
     def outcomes(self) -> Outcomes:

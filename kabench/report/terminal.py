@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
@@ -17,11 +18,15 @@ from kabench.core.plan import LOCAL, Costs, round_s
 from kabench.core.result import RoundRecord, RunResult, VoidReason
 from kabench.core.roles import roles
 from kabench.core.spec import Scenario
+from kabench.report.layout import line, table
+from kabench.report.live_load import view
 from kabench.report.tally import AgentTally, Pace, RoundTally, short_list
 from kabench.report.units import clock, ms, per_cent
 from kabench.wire.messages import Interval
 
 NOTES_SHOWN = 2
+LINES_A_WINDOW = 30
+"""So many plain lines at most tell of one window while it lasts."""
 LINES_BESIDE_NODES = 18
 """Lines of the view that are not nodes; on 24 lines, six nodes fit."""
 
@@ -53,11 +58,12 @@ class TerminalObserver:
         self.noise_nodes: Sequence[str] = ()
         self.reserve = False
         self.judged: list[tuple[int, bool, str]] = []
+        self.standing = all(phase.standing for phase in scenario.phases)
 
     def plan(self, lines: Sequence[str]) -> None:
         """Print the plan."""
-        for line in lines:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for text in lines:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def stage(self, text: str) -> None:
         """The step that begins."""
@@ -109,29 +115,32 @@ class TerminalObserver:
 class PlainObserver(TerminalObserver):
     """A line for every round and for whatever is out of the ordinary: for files and pipes."""
 
+    _told = 0
+
     def fleet(self, nodes: Sequence[Node]) -> None:
         """Name the nodes."""
         super().fleet(nodes)
         self._print(f"{len(nodes)} nodes: {short_list([node.name for node in nodes])}")
 
+    def round_started(self, block: int, phase: str, index: int, total_rounds: int, seconds: float) -> None:
+        """Begin to tell anew."""
+        super().round_started(block, phase, index, total_rounds, seconds)
+        self._told = 0
+
+    def interval(self, agent: str, interval: Interval) -> None:
+        """Of servers that stand already, tell how they do meanwhile: there may be one long window and no other news."""
+        super().interval(agent, interval)
+        step = max(1, math.ceil(self.scenario.timing.window_s / LINES_A_WINDOW))
+        if self.standing and not interval.sealed and self.tally.whole >= self._told + step:
+            self._told = self.tally.whole
+            self._print("  ".join([f"{self._told:>4} s", *self._figures(self.tally.now_per_s, now=True)]))
+
     def round_ended(self, record: RoundRecord) -> None:
         """Print the round."""
         super().round_ended(record)
-        outcomes = self.tally.outcomes
-        kinds = [
-            f"{kind} p50 {ms(found.window.quantile_ns(0.5))} p99 {ms(found.window.quantile_ns(0.99))} ms"
-            for kind, found in sorted(self.tally.kinds.items())
-        ]
-        parts = [
-            f"block {self.block}/{self.total}{' (reserve)' if self.reserve else ''}",
-            self.phase,
-            *kinds,
-            f"{self.tally.rate_per_s:.0f}/s",
-            f"errors {outcomes.error}",
-            f"time-outs {outcomes.timeout}",
-            f"lag p99 {ms(self.tally.lag_p99_ns)} ms",
-        ]
-        self._print("  ".join(parts))
+        reserve = " (reserve)" if self.reserve else ""
+        figures = self._figures(self.tally.rate_per_s, now=False)
+        self._print("  ".join([f"block {self.block}/{self.total}{reserve}", self.phase, *figures]))
         if record.error:
             self._print(f"block {self.block}/{self.total}  {self.phase}: {record.error}")
 
@@ -145,6 +154,21 @@ class PlainObserver(TerminalObserver):
     def note(self, text: str) -> None:
         """Print it."""
         self._print(text)
+
+    def _figures(self, rate_per_s: float, *, now: bool) -> list[str]:
+        """Of the last seconds, or of the window so far; counts are of the window."""
+        outcomes = self.tally.outcomes
+        shown = {
+            kind: (found.now() if now else found.window).quantiles_ns((0.5, 0.99))
+            for kind, found in sorted(self.tally.kinds.items())
+        }
+        return [
+            *(f"{kind} p50 {ms(p50_ns)} p99 {ms(p99_ns)} ms" for kind, (p50_ns, p99_ns) in shown.items()),
+            f"{rate_per_s:.0f}/s",
+            f"errors {outcomes.error}",
+            f"time-outs {outcomes.timeout}",
+            f"lag p99 {ms(self.tally.lag_p99_ns)} ms",
+        ]
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # whoever read this has gone: no reason to stop
@@ -191,6 +215,18 @@ class LiveObserver(TerminalObserver):
 
     def render(self) -> RenderableType:
         """The whole view, no more than the console's height."""
+        if self.standing:
+            width, height = self.console.size
+            return view(
+                self.scenario,
+                self.tally,
+                self.pace,
+                self.now_ns(),
+                self.stage_now,
+                width,
+                height,
+                self._notes,
+            )
         return Group(
             *self._progress(),
             Text(),
@@ -201,7 +237,7 @@ class LiveObserver(TerminalObserver):
             self._agents(),
             Text(),
             self._blocks(),
-            *(_line(note, "dim") for note in self._notes),
+            *(line(note, "dim") for note in self._notes),
         )
 
     def _progress(self) -> list[RenderableType]:
@@ -220,40 +256,38 @@ class LiveObserver(TerminalObserver):
         bar = Table.grid(expand=True)  # a bar ends no line of its own
         bar.add_row(ProgressBar(total=1.0, completed=self.pace.share(now)))
         noise = short_list(list(self.noise_nodes), 4) or "none"
-        return [head, bar, _line(f"noise on {noise}", "dim")]
+        return [head, bar, line(f"noise on {noise}", "dim")]
 
     def _load(self) -> list[RenderableType]:
         outcomes, tally = self.tally.outcomes, self.tally
         failed = outcomes.error + outcomes.timeout + outcomes.skipped
         return [
-            _line(
-                f"rate      {self.scenario.load.rate_per_s:.0f}/s asked, {tally.rate_per_s:.0f}/s answered"
-            ),
-            _line(
+            line(f"rate      {self.scenario.load.rate_per_s:.0f}/s asked, {tally.rate_per_s:.0f}/s answered"),
+            line(
                 f"failures  {outcomes.error} errors, {outcomes.timeout} time-outs, {outcomes.skipped} skipped",
                 "bold red" if failed else "",
             ),
-            _line(f"lag       p99 {ms(tally.lag_p99_ns)} ms, the worst of {tally.seen_from}"),
+            line(f"lag       p99 {ms(tally.lag_p99_ns)} ms, the worst of {tally.seen_from}"),
         ]
 
     def _kinds(self) -> Table:
-        table = _grid()
+        rows = table()
         for title in ("response, ms", "p50 now", "p99 now", "p50 window", "p99 window", "answered"):
-            table.add_column(title, justify="left" if title.startswith("resp") else "right", no_wrap=True)
+            rows.add_column(title, justify="left" if title.startswith("resp") else "right", no_wrap=True)
         for kind in sorted({str(target.kind) for target in self.scenario.targets}):
             found = self.tally.kinds.get(kind)
             if found is None:
-                table.add_row(kind, *("–" for _ in range(5)))
+                rows.add_row(kind, *("–" for _ in range(5)))
                 continue
             now = found.now().quantiles_ns((0.5, 0.99))
             window = found.window.quantiles_ns((0.5, 0.99))
-            table.add_row(kind, *(ms(value) for value in (*now, *window)), f"{found.outcomes.ok:,}")
-        return table
+            rows.add_row(kind, *(ms(value) for value in (*now, *window)), f"{found.outcomes.ok:,}")
+        return rows
 
     def _agents(self) -> Table:
-        table = _grid()
+        rows = table()
         for title in ("agent", "role", "lag p99, ms", "cpu", "state"):
-            table.add_column(
+            rows.add_column(
                 title, justify="right" if title in ("lag p99, ms", "cpu") else "left", no_wrap=True
             )
         names = list(self.roles)
@@ -264,10 +298,10 @@ class LiveObserver(TerminalObserver):
             role = self.roles[name]
             state = Text(agent.state, style="bold red" if agent.state in ("missing", "unsealed") else "")
             lag, cpu = ms(agent.lag_p99_ns), per_cent(agent.cpu_share)
-            table.add_row(name, Text(role, style=_ROLE_STYLE.get(role, "")), lag, cpu, state)
+            rows.add_row(name, Text(role, style=_ROLE_STYLE.get(role, "")), lag, cpu, state)
         if len(shown) < len(names):
-            table.add_row(f"… {len(names) - len(shown)} more", "", "", "", "")
-        return table
+            rows.add_row(f"… {len(names) - len(shown)} more", "", "", "", "")
+        return rows
 
     def _blocks(self) -> Text:
         """The last blocks' judgements, as many as fit on a line."""
@@ -279,11 +313,3 @@ class LiveObserver(TerminalObserver):
         if last:
             text.append(f"; block {last[0]}: {last[1]}", style="yellow")
         return text
-
-
-def _grid() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-
-
-def _line(text: str, style: str = "") -> Text:
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
