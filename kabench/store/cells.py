@@ -53,9 +53,12 @@ def agent_window(
             agent, "missing", role, clock_offset_ns=clock_offset_ns, clock_error_ns=clock_error_ns
         )
     outcomes, lag, null = Outcomes(), Histogram(), Histogram()
+    closed = log.header.loop == "closed"  # there the null echo alone has a schedule, and can be late
     for target in log.targets.values():
         if target.target.kind is Kind.NULL:
             null.add(target.histograms.get(Metric.SERVICE, Histogram()))
+            if closed:
+                lag.add(target.histograms.get(Metric.LAG, Histogram()))
         else:
             outcomes += target.outcomes
             lag.add(target.histograms.get(Metric.LAG, Histogram()))
@@ -76,6 +79,7 @@ def agent_window(
         reconnects=log.health.reconnects,
         clamped=log.health.clamped,
         run_delay_ns=log.health.run_delay_ns,
+        connections=log.seal.connections if log.seal else {},
     )
 
 
