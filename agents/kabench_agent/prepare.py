@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
-import yarl
 
 from kabench.clock import Clock
 from kabench.core.commands import ELEMENTS
@@ -128,7 +127,7 @@ async def _ask_http(target: Target, load: HttpLoad, session: aiohttp.ClientSessi
     """Any status below 500 will do: what is measured may well be a 404, and what is expected may be anything."""
     try:
         scheme = "https" if target.tls else "http"
-        url = yarl.URL(f"{scheme}://{_host(target)}:{target.port}{load.paths[0][0]}", encoded=True)
+        url = f"{scheme}://{_host(target)}:{target.port}{load.paths[0][0]}"
         async with session.get(
             url,
             allow_redirects=False,

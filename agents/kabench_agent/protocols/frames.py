@@ -20,6 +20,7 @@ _DOUBLE = re.compile(
     rb"[+-]?(inf|nan|[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?)", re.IGNORECASE
 )
 _STRINGS = {b"$": Verdict.OK, b"=": Verdict.OK, b"!": Verdict.REPLY}
+_KINDS = frozenset(b"%c" % sign for sign in b"+-:_#,($=!*~>%|")
 _AGGREGATES = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}
 
 
@@ -76,7 +77,8 @@ class Frames:
             line_ends = data.find(_ENDS_LINE, at)
             if line_ends < 0:
                 self._line = data[at:]
-                if len(self._line) > LINE_BYTES or (self._string is not None and self._line != b"\r"):
+                begins_well = self._line == b"\r" if self._string is not None else self._line[:1] in _KINDS
+                if len(self._line) > LINE_BYTES or not begins_well:
                     raise _MalformedError
                 return
             self._take(data[at:line_ends], verdicts)

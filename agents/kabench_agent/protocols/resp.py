@@ -12,7 +12,7 @@ from kabench.core.commands import COMMANDS, DATA, ELEMENTS, KEY, arguments
 from kabench.wire.messages import RedisLoad
 from kabench_agent.keys import FIELDS, counter_name, hash_name, key_name, list_name
 from kabench_agent.protocols.base import Requests, Verdict
-from kabench_agent.protocols.frames import Frames
+from kabench_agent.protocols.frames import LINE_BYTES, Frames
 
 _NOTHING = object()
 _ENDS_LINE = b"\r\n"
@@ -161,7 +161,7 @@ class RespReader:
 
     def _row(self, data: bytes) -> list[Verdict] | None:
         """Replies to a pipeline by hiredis, which is quicker; None where `data` is something else."""
-        if not data.endswith(_ENDS_LINE) or _AGGREGATE.search(_ENDS_LINE + data):
+        if len(data) > LINE_BYTES or not data.endswith(_ENDS_LINE) or _AGGREGATE.search(_ENDS_LINE + data):
             return None
         verdicts: list[Verdict] = []
         gets = self._parser.gets
