@@ -78,6 +78,10 @@ class ClosedConnection(Connection):
         if not stays:
             self.end(Verdict.RESET)
 
+    def ended_with(self, verdicts: list[Verdict]) -> None:
+        """What was read last was whole, since the peer closed."""
+        self._pool.answered(self, verdicts, False)
+
 
 class ClosedPool(Pool):
     """A target's connections in a closed loop; `Pool` makes and ends them.

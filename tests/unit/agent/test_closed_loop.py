@@ -109,6 +109,23 @@ async def test_a_connection_that_the_server_closes_costs_what_was_on_it():
     assert done.histogram("echo-0", Metric.ERROR).total == total(done).error
 
 
+async def test_a_reply_that_ends_with_its_connection_is_whole():
+    world = World(server := Server())
+
+    def script(number):
+        if number != 3:
+            return 500, HTTP_OK
+        world.at(world.clock.monotonic_ns() + 600, lambda: server.links[0].drop())
+        return 500, b"HTTP/1.1 200 OK\r\n\r\nas long as it is"
+
+    server.script = script
+    done = await kit.run(world, closed(kit.http_target(), warm_up_ns=0))
+    assert total(done).error == 0
+    assert done.seal.health.reconnects == 1
+    assert done.histogram("echo-0", Metric.SERVICE).max_ns == 600
+    assert total(done).ok == len(server.requests)
+
+
 async def test_a_server_that_is_gone_is_tried_again_with_pauses_and_every_attempt_counts():
     server = Server(lambda number: (500, CLOSE if number == 5 else HTTP_OK))
     server.accepts = lambda attempt: attempt == 0
