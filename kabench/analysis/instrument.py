@@ -38,6 +38,7 @@ class Proof:
         windows: how many it sealed or cut.
         lag_p50_ns, lag_p99_ns: over all its requests; None in a closed loop, where nothing is due.
         null_p50_ns, null_p99_ns: of its null echo: the median of the windows' own, None without one.
+        null_lag_p99_ns: of its null echo, likewise, in a closed loop: the one thing there that can be late.
         cpu_share: of the window in which it used most.
     """
 
@@ -48,6 +49,7 @@ class Proof:
     null_p50_ns: int | None
     null_p99_ns: int | None
     cpu_share: float
+    null_lag_p99_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _proof(agent: str, windows: Sequence[AgentWindow], lag: Histogram) -> Proof:
         null_p50_ns=_median(window.null_p50_ns for window in windows),
         null_p99_ns=_median(window.null_p99_ns for window in windows),
         cpu_share=max(window.cpu_share for window in windows),
+        null_lag_p99_ns=None if lag.total else _median(window.lag_p99_ns for window in windows),
     )
 
 

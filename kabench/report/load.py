@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kabench.analysis.connections import apart
 from kabench.analysis.instrument import Doubt, Proof, busy, doubts, proofs
 from kabench.analysis.loading import Loaded, is_closed, loaded_of, shortfalls
 from kabench.core.histogram import Histogram
@@ -63,6 +64,8 @@ def print_load(console: Console, result: RunResult, correct_ns: int | None = Non
             say(console, line, "dim")
     if any(loaded.target for loaded in found):
         show(console, "response time by target, ms", _by_target(found))
+    for odd in apart(window for record in result.rounds for window in record.agents):
+        say(console, str(odd))
     for line in not_reached(found):
         say(console, line, "yellow")
     agents = load_proofs(result)
@@ -127,6 +130,12 @@ def reading(loaded: Loaded, *, closed: bool, correct_ns: int | None = None) -> I
                 f"Corrected: as if each request slower than {ms(correct_ns)} ms had kept others from leaving, one every "
                 f"{ms(correct_ns)} ms. An estimate: nobody measured them."
             )
+            median_ns = loaded.histogram(Metric.RESPONSE).quantile_ns(0.5)
+            if median_ns is not None and correct_ns < median_ns:
+                yield (
+                    f"The median is above {ms(correct_ns)} ms, so no connection ever asked that often: the interval is too "
+                    "short, and the estimate means little."
+                )
         return
     response, service = (
         loaded.histogram(m).supported_quantile_ns(0.99) for m in (Metric.RESPONSE, Metric.SERVICE)
@@ -237,10 +246,11 @@ def _by_target(found: Sequence[Loaded]) -> Table:
 def _instrument(agents: Sequence[Proof], *, closed: bool) -> Table:
     rows = table()
     rows.add_column("agent")
-    for title in ("lag p99, ms", "null echo p50, ms", "null echo p99, ms", "CPU"):
+    late = "null echo's lag p99, ms" if closed else "lag p99, ms"  # nothing else is due there
+    for title in (late, "null echo p50, ms", "null echo p99, ms", "CPU"):
         rows.add_column(title, justify="right", no_wrap=True)
     for agent in agents:
-        lag = "not defined" if closed else ms(agent.lag_p99_ns)
+        lag = ms(agent.null_lag_p99_ns if closed else agent.lag_p99_ns)
         null = (ms(agent.null_p50_ns), ms(agent.null_p99_ns))
         rows.add_row(agent.agent, lag, *null, per_cent(agent.cpu_share))
     return rows

@@ -92,10 +92,14 @@ class LoadFacts:
     @property
     def instrument(self) -> str:
         """The worst of the agents, in one line."""
-        lags = [agent.lag_p99_ns for agent in self.agents if agent.lag_p99_ns is not None]
+        owned = [agent.null_lag_p99_ns if self.closed else agent.lag_p99_ns for agent in self.agents]
+        lags = [lag for lag in owned if lag is not None]
         nulls = [agent.null_p99_ns for agent in self.agents if agent.null_p99_ns is not None]
-        parts = [] if self.closed else [f"lag p99 {ms(max(lags, default=None))} ms"]
-        parts.append(f"null echo p99 {ms(max(nulls, default=None))} ms")
+        late = "null echo's lag p99" if self.closed else "lag p99"
+        parts = [
+            f"{late} {ms(max(lags, default=None))} ms",
+            f"null echo p99 {ms(max(nulls, default=None))} ms",
+        ]
         busiest = max((agent.cpu_share for agent in self.agents), default=0.0)
         return f"instrument (the worst of {len(self.agents)}): {', '.join(parts)}, CPU {busiest:.0%}"
 

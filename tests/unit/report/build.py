@@ -9,6 +9,7 @@ import numpy as np
 
 from kabench.analysis.comparison import compare
 from kabench.core.histogram import Histogram
+from kabench.core.hlog import Extremes
 from kabench.core.identity import Cell, Kind, Outcomes, window_name
 from kabench.core.result import (
     SCHEMA,
@@ -150,6 +151,7 @@ class LoadRecipe:
     skipped: int = 0
     errors: int = 0
     status: str = "sealed"
+    connections: Mapping[str, Extremes] = field(default_factory=dict)
     seed: int = 11
 
     @property
@@ -180,10 +182,11 @@ def build_load(recipe: LoadRecipe | None = None) -> RunResult:
             status=recipe.status,
             role="quiet",
             outcomes=sum((c.outcomes for c in cells if c.cell.agent == name), Outcomes()),
-            lag_p99_ns=None if recipe.closed else recipe.lag_ns,
+            lag_p99_ns=recipe.lag_ns,
             null_p50_ns=recipe.null_p99_ns // 2,
             null_p99_ns=recipe.null_p99_ns,
             cpu_share=recipe.cpu_share,
+            connections=dict(recipe.connections),
         )
         for name in names
     ]

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from rich.console import Console
 
+from kabench.core.hlog import ConnectionFigure, Extremes
 from kabench.core.result import RunResult
 from kabench.report.load import load_line
 from kabench.report.tables import print_result
@@ -53,7 +54,9 @@ def test_a_closed_loop_says_what_it_hides_and_defines_neither_lag_nor_wait(synth
     text = printed(synthetic.build_load(recipe))
     assert "queueing does not show" in flat(text)
     assert ["response", "service"] in rows(text)
-    assert ["agent-1", "not", "defined", "0.020", "0.040", "20%"] in rows(text)
+    assert ["agent-1", "0.020", "0.020", "0.040", "20%"] in rows(text)
+    assert "null echo's lag p99" in text
+    assert "Lag and wait are not defined here" in flat(text)
     assert "orrected" not in text
     assert "asked" not in text.split("redis, ms")[0]
 
@@ -63,6 +66,18 @@ def test_a_correction_comes_only_when_asked_and_says_that_it_is_an_estimate(synt
     text = printed(result, correct_ns=100_000)
     assert ["response", "service", "corrected"] in rows(text)
     assert "one every 0.100 ms. An estimate" in flat(text)
+    assert "The median is above 0.100 ms" in flat(text)
+    assert "The median is above" not in flat(printed(result, correct_ns=200_000))
+
+
+def test_a_connection_that_stands_out_is_named(synthetic: ModuleType) -> None:
+    figures = [
+        ConnectionFigure(n, f"127.0.0.1:4000{n}", 500, mean_ns) for n, mean_ns in enumerate((80_000, 300_000))
+    ]
+    recipe = synthetic.LoadRecipe(connections={"redis-1": Extremes(*figures)}, samples=200)
+    text = flat(printed(synthetic.build_load(recipe)))
+    assert "redis-1: its slowest connection (127.0.0.1:40001 of agent-1, 500 requests) took 0.3 ms" in text
+    assert "slowest connection" not in flat(printed(synthetic.build_load()))
 
 
 def test_a_generator_that_rivals_its_target_is_called_so(synthetic: ModuleType) -> None:
