@@ -97,23 +97,36 @@ def _loaded(
     single: bool = False,
 ) -> Loaded:
     load = result.scenario["load"]
-    windows = len({(record.cell.phase, record.cell.block) for record in cells})
+    phase = next(one for one in result.scenario["phases"] if one["name"] == cells[0].cell.phase)
+    lengths_s = _lengths_s(result, cells)
     histograms = {metric: merged(cells, metric) for metric in Metric}
     asked = None
     if not is_closed(result.scenario):
         share = len(targets) / len(result.scenario["targets"])
-        asked = load["rate_per_s"] * share * mean_factor(points_of(load))
+        asked = (phase.get("rate_per_s") or load["rate_per_s"]) * share * mean_factor(points_of(load))
     return Loaded(
-        phase=cells[0].cell.phase,
+        phase=phase["name"],
         kind=kind,
         target=targets[0]["name"] if single else "",
         address=str(targets[0].get("address") or "") if single else "",
         asked_per_s=asked,
-        windows=windows,
-        window_s=windows * result.scenario["timing"]["window_s"],
+        windows=len(lengths_s),
+        window_s=sum(lengths_s),
         outcomes=sum((record.outcomes for record in cells), Outcomes()),
         histograms={metric: histogram for metric, histogram in histograms.items() if histogram.total},
     )
+
+
+def _lengths_s(result: RunResult, cells: Sequence[CellRecord]) -> list[float]:
+    """The length of each window; one that an interruption cut short is as long as it has whole seconds."""
+    window_s = float(result.scenario["timing"]["window_s"])
+    cut = {block.block for block in result.blocks if any(one.code == "interrupted" for one in block.void)}
+    lengths: dict[tuple[str, int], float] = {}
+    for record in cells:
+        block = record.cell.block
+        held = min(window_s, len(record.series.ok)) if block in cut else window_s
+        lengths[record.cell.phase, block] = max(lengths.get((record.cell.phase, block), 0.0), held)
+    return list(lengths.values())
 
 
 def points_of(load: Mapping[str, Any]) -> list[tuple[float, float]]:

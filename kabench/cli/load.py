@@ -32,8 +32,18 @@ def load(
         str | None,
         typer.Option(metavar="R1,R2,...", help="Open loop, at rates that take turns, equally long."),
     ] = None,
+    find_rate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROMISE",
+            help="Open loop: search the highest rate that holds, such as 'p99 < 1ms' or 'p99.9 < 5ms, errors < 0.1%'; "
+            "--rate is the first to be tried, --duration that of each try.",
+        ),
+    ] = None,
     arrivals: Annotated[str | None, typer.Option(help="poisson or constant. [poisson]")] = None,
-    duration: Annotated[str | None, typer.Option(help="Length of the window. [10s]")] = None,
+    duration: Annotated[
+        str | None, typer.Option(help="Length of the window. [10s; 5s with --find-rate]")
+    ] = None,
     warmup: Annotated[str | None, typer.Option(help="Driven before it and not recorded. [1s]")] = None,
     connections: Annotated[
         int | None,
@@ -136,6 +146,7 @@ def load(
         ca_file=None if cacert is None else str(cacert.absolute()),
         verify=False if insecure else None,
     )
-    code = execute(LoadRequest(tuple(targets), flags, out, as_json, seconds(correct, "--correct")))
+    request = LoadRequest(tuple(targets), flags, out, as_json, seconds(correct, "--correct"), find_rate)
+    code = execute(request)
     if code:
         raise typer.Exit(code)

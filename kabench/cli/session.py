@@ -29,7 +29,7 @@ from kabench.core.spec import Scenario
 from kabench.errors import AgentError, KabenchError, MeasurementError, SpecError, StoreError
 from kabench.report.as_json import run_summary
 from kabench.report.tables import print_result
-from kabench.report.terminal import LiveObserver, PlainObserver
+from kabench.report.terminal import LiveObserver, PlainObserver, TerminalObserver
 from kabench.store import RunStore, read_result
 
 INTERRUPTED = 130
@@ -101,15 +101,14 @@ def execute(request: Request) -> int:
         # with --json, stdout is for the result alone
         told = Terminal(stderr=request.as_json, soft_wrap=request.as_json)
         try:
+            resume = request.resume is not None
             result = watched(
                 scenario,
-                backend,
-                store,
                 told,
+                lambda observer: run_benchmark(scenario, backend, store, observer, resume=resume),
                 lines=_opening(scenario, backend, store),
                 live=not request.as_json,
                 costs=backend.costs,
-                resume=request.resume is not None,
             )
             code = exit_code(result)
         except KeyboardInterrupt:
@@ -198,27 +197,23 @@ def new_run_id() -> str:
 
 def watched(
     scenario: Scenario,
-    backend: Backend,
-    store: RunStore,
     told: Console,
+    work: Callable[[TerminalObserver], Coroutine[Any, Any, RunResult]],
     *,
     lines: Sequence[str],
     live: bool,
     costs: Costs,
-    resume: bool = False,
     plain: type[PlainObserver] = PlainObserver,
 ) -> RunResult:
     """Run with whatever view suits where the output goes.
 
     Args:
         scenario: what runs.
-        backend: where.
-        store: where the results go.
         told: where the view is.
+        work: the run, watched by what it is given.
         lines: the plan, for a reader.
         live: whether a view that is drawn anew may be had, where `told` is a terminal.
         costs: what a round takes beside its window.
-        resume: whether the store's run goes on.
         plain: tells of the run where there is no such view.
 
     Raises:
@@ -230,12 +225,10 @@ def watched(
         view = LiveObserver(scenario, told, now_ns, costs)
         view.plan(lines)
         with view:
-            work = _ticking(run_benchmark(scenario, backend, store, view, resume=resume), view.refresh)
-            return run_cancellable(work, lambda: view.stage("stopping"))
+            return run_cancellable(_ticking(work(view), view.refresh), lambda: view.stage("stopping"))
     teller = plain(scenario, told, now_ns, costs)
     teller.plan(lines)
-    work = run_benchmark(scenario, backend, store, teller, resume=resume)
-    return run_cancellable(work, lambda: teller.stage("stopping"))
+    return run_cancellable(work(teller), lambda: teller.stage("stopping"))
 
 
 def _opening(scenario: Scenario, backend: Backend, store: RunStore) -> list[str]:
@@ -279,10 +272,14 @@ def tell(result: RunResult, folder: Path, *, as_json: bool, correct_ns: int | No
     if result.rounds:
         draw_all(result, folder)
     if as_json:
-        summary = msgspec.json.encode(run_summary(result, str(folder)))
-        say(msgspec.json.format(summary, indent=2).decode())
+        say_json(run_summary(result, str(folder)))
     else:
         print_result(Terminal(), result, folder, correct_ns)
+
+
+def say_json(figures: dict[str, Any]) -> None:
+    """Print plain data."""
+    say(msgspec.json.format(msgspec.json.encode(figures), indent=2).decode())
 
 
 def exit_code(result: RunResult) -> int:

@@ -32,7 +32,7 @@ def prepare_orders(
             block=round_.block,
             seed=derive_seed(scenario.seed, "agent", round_.block, node),
             arrivals=load.arrivals,
-            targets=_targets(scenario, placed, position, len(agents)),
+            targets=_targets(scenario, round_, placed, position, len(agents)),
             warm_up_ns=round(timing.warm_up_s * NS_PER_S),
             window_ns=round(timing.window_s * NS_PER_S),
             timeout_ns=round(load.timeout_ms * NS_PER_MS),
@@ -47,11 +47,11 @@ def prepare_orders(
 
 
 def _targets(
-    scenario: Scenario, placed: Sequence[PlacedTarget], position: int, agents: int
+    scenario: Scenario, round_: Round, placed: Sequence[PlacedTarget], position: int, agents: int
 ) -> tuple[wire.Target, ...]:
     """All targets, with the share of the agent at `position` of `agents`."""
     load = scenario.load
-    share = load.rate_per_s / (scenario.agents * len(placed))
+    share = (round_.phase.rate_per_s or load.rate_per_s) / (scenario.agents * len(placed))
     specs = {target.name: target for target in scenario.targets}
     return tuple(
         wire.Target(

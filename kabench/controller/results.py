@@ -12,6 +12,7 @@ from kabench.core.journal import (
     BlockStarted,
     Event,
     FleetReady,
+    PhaseAdded,
     RoundEnded,
     RoundStarted,
     RunEnded,
@@ -34,14 +35,18 @@ def build_result(store: RunStore) -> RunResult:
     if not journal or not isinstance(journal[0], RunStarted):
         raise StoreError(f"{store.folder}: no run's journal here")
     opening = journal[0]
+    scenario = opening.scenario
+    added = [event.phase for event in journal if isinstance(event, PhaseAdded)]
+    if added:
+        scenario = scenario | {"phases": added}
     ended = [event for event in journal if isinstance(event, RunEnded)]
     fleets = [event for event in journal if isinstance(event, FleetReady)]
     blocks, rounds = block_records(journal), round_records(journal)
-    if all(phase.get("standing") for phase in opening.scenario["phases"]):
+    if all(phase.get("standing") for phase in scenario["phases"]):
         rounds += cut_short(journal, store)
     cells = store.read_cells()
     nodes = fleets[-1].nodes if fleets else []
-    comparison = compare(opening.scenario, opening.placement_note, blocks, rounds, cells, nodes)
+    comparison = compare(scenario, opening.placement_note, blocks, rounds, cells, nodes)
     return RunResult(
         run=opening.run,
         schema=SCHEMA,
@@ -51,7 +56,7 @@ def build_result(store: RunStore) -> RunResult:
         finished_realtime_ns=ended[-1].realtime_ns if ended else 0,
         backend=opening.backend,
         placement_note=opening.placement_note,
-        scenario=opening.scenario,
+        scenario=scenario,
         scenario_sha256=opening.scenario_sha256,
         seed=opening.seed,
         environment=fleets[-1].environment if fleets else {},

@@ -95,11 +95,11 @@ async def run_benchmark(
         ClusterError: the backend cannot run, or block after block failed; what was measured is kept.
         StoreError: the results folder cannot be written.
     """
-    return await _Session(scenario, backend, store, observer, clock or SystemClock()).run(resume=resume)
+    return await Session(scenario, backend, store, observer, clock or SystemClock()).run(resume=resume)
 
 
-class _Session:
-    """One controller's life with a run."""
+class Session:
+    """One controller's life with a run. Which blocks it has is `_blocks`'s to say."""
 
     def __init__(
         self, scenario: Scenario, backend: Backend, store: RunStore, observer: Observer, clock: Clock
@@ -111,6 +111,7 @@ class _Session:
         self._progress = Progress()
 
     async def run(self, *, resume: bool) -> RunResult:
+        """From the first step to the results, or on from where an earlier session stopped."""
         if resume:
             self._progress = Progress.of(self._store.journal())
         else:
@@ -207,7 +208,10 @@ class _Session:
     def _elapsed_s(self) -> float:
         return (self._clock.monotonic_ns() - self._began_ns) / NS_PER_S
 
-    async def _block(self, plan: BlockPlan, fleet: Fleet, runner: RoundRunner, *, reserve: bool) -> None:
+    async def _block(
+        self, plan: BlockPlan, fleet: Fleet, runner: RoundRunner, *, reserve: bool = False
+    ) -> list[RoundRecord]:
+        """Measure the scenario's phases once, and judge the block; returns its rounds."""
         roles = dict(plan.roles)
         self._store.append(
             BlockStarted(
@@ -238,6 +242,7 @@ class _Session:
                 break  # the block is void whatever the other arms would show; a reserve block has all of them
         boot_ids.append(await self._greet(fleet))
         self._close_block(plan, roles, reserve, rounds, boot_ids)
+        return rounds
 
     async def _greet(self, fleet: Fleet) -> dict[str, str]:
         """Say hello again: clocks drift, and a machine that was started anew says so by its boot id. By node."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kabench.core.result import NodeRecord, RoundRecord, VoidReason
+from kabench.core.result import NodeRecord, RoundRecord, Tried, VoidReason
 
 
 class RunStarted(msgspec.Struct, frozen=True, tag="run-started", tag_field="event"):
@@ -69,6 +69,12 @@ class BlockClosed(msgspec.Struct, frozen=True, tag="block-closed", tag_field="ev
     realtime_ns: int
 
 
+class PhaseAdded(msgspec.Struct, frozen=True, tag="phase-added", tag_field="event"):
+    """A phase that the scenario did not have; from the first one on, these are the run's phases."""
+
+    phase: dict[str, Any]
+
+
 class RunEnded(msgspec.Struct, frozen=True, tag="run-ended", tag_field="event"):
     """The run stopped: "finished" or "interrupted" or "failed"."""
 
@@ -77,4 +83,14 @@ class RunEnded(msgspec.Struct, frozen=True, tag="run-ended", tag_field="event"):
     error: str = ""
 
 
-Event = RunStarted | FleetReady | BlockStarted | RoundStarted | RoundEnded | BlockClosed | RunEnded
+Event = (
+    RunStarted
+    | FleetReady
+    | PhaseAdded
+    | BlockStarted
+    | RoundStarted
+    | RoundEnded
+    | BlockClosed
+    | Tried
+    | RunEnded
+)

@@ -24,7 +24,7 @@ CONNECTIONS = 50
 IN_FLIGHT = 65_536
 """Of each agent, as many as can be: what a target leaves unanswered is to time out, not to be skipped."""
 
-READY_S = 3.0
+READY_S = 2.0
 LONGEST_READY_S = 60
 CONNECTS_PER_S = 500
 """How long targets may take to answer, and beyond it for their connections."""
@@ -387,8 +387,8 @@ def parse_statuses(text: str) -> list[int]:
     return [int(code) for code in codes]
 
 
-def describe_load(scenario: Scenario) -> Iterator[str]:
-    """What will be done, for a reader; without passwords."""
+def describe_load(scenario: Scenario, *, searching: bool = False) -> Iterator[str]:
+    """What will be done, for a reader; without passwords. A search begins at the scenario's rate."""
     load, timing = scenario.load, scenario.timing
     for target in scenario.targets:
         tls = " over TLS" if target.tls else ""
@@ -404,7 +404,7 @@ def describe_load(scenario: Scenario) -> Iterator[str]:
         total += f", {each} of each of {agents} agents"
     if load.pipeline > 1:
         total += f", {load.pipeline} requests in flight on each"
-    yield f"load      {_how(scenario)}; {total}"
+    yield f"load      {_how(scenario)}{' at first' if searching else ''}; {total}"
     yield f"window    {timing.warm_up_s:g} s warm-up, then {timing.window_s:g} s; seed {scenario.seed}"
 
 

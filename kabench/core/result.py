@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from kabench.core.contention import Contention
+from kabench.core.hlog import Extremes
 from kabench.core.identity import Cell, Outcomes
 
 SCHEMA = 1
@@ -83,8 +84,9 @@ class AgentWindow(msgspec.Struct, frozen=True):
         role: "quiet", "shared" or "noisy" in this block.
         clock_offset_ns, clock_error_ns: agent's monotonic clock minus the controller's, and half the best round trip.
         start_skew_ns: how late (+) the agent began, by the controller's clock.
-        lag_p99_ns: over all targets; None without samples.
+        lag_p99_ns: over all targets, in a closed loop the null echo's; None without samples.
         null_p50_ns, null_p99_ns: service time of the null echo, the floor of this instrument.
+        connections: the fastest and the slowest to each target that has at least two.
     """
 
     agent: str
@@ -102,6 +104,7 @@ class AgentWindow(msgspec.Struct, frozen=True):
     reconnects: int = 0
     clamped: int = 0
     run_delay_ns: int | None = None
+    connections: dict[str, Extremes] = {}
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -272,6 +275,33 @@ class Comparison(msgspec.Struct, frozen=True):
     notes: list[str] = []
     valid_blocks: int = 0
     void_blocks: int = 0
+
+
+class Tried(msgspec.Struct, frozen=True, tag="tried", tag_field="event"):
+    """One window of a search for the highest rate that holds a promise.
+
+    Attributes:
+        promise: as it was given.
+        phase: the window's phase, which has its rate.
+        rate_per_s: what was asked for, in all.
+        outcome: "holds", or what failed: "slo", "errors", "generator" (the instrument itself), "lost" (not measured).
+        detail: why it does not hold.
+        quantiles_ns: response times by name ("p99"), of the worst target; None without any.
+        error_share: of the planned requests, of the worst target: errors, time-outs and skipped.
+        ok_per_s: answered in time, in all.
+        lag_p99_ns, cpu_share: of the worst agent.
+    """
+
+    promise: str
+    phase: str
+    rate_per_s: float
+    outcome: str
+    detail: str
+    quantiles_ns: dict[str, int | None]
+    error_share: float
+    ok_per_s: float
+    lag_p99_ns: int | None = None
+    cpu_share: float = 0.0
 
 
 class RunResult(msgspec.Struct, frozen=True):

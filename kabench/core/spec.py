@@ -64,13 +64,21 @@ class Phase(_Model):
         default=None, description="oracle arm: all targets on such nodes"
     )
     standing: Literal["given"] | None = Field(
-        default=None, description="nothing is placed: every target stands at its url already"
+        default=None, description="nothing is placed: every target stands at its address already"
+    )
+    rate_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000_000,
+        description="of a standing phase: in place of load.rate_per_s",
     )
 
     @model_validator(mode="after")
     def _one_way(self) -> Phase:
         if sum(getattr(self, kind) is not None for kind in WAYS) != 1:
             raise ValueError(f"give exactly one of {', '.join(WAYS)}")
+        if self.rate_per_s is not None and self.standing is None:
+            raise ValueError("rate_per_s is of a standing phase: arms that are compared meet the same load")
         return self
 
     @property

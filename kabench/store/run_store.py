@@ -216,6 +216,16 @@ class RunStore:
                     read(log, seconds)
         return [record for _, record in seconds.records()]
 
+    def window_cells(self, window: str) -> list[CellRecord]:
+        """The cells of one window; a log that is corrupt adds none."""
+        cells: list[CellRecord] = []
+        for log in self._window_logs(window).values():
+            try:
+                cells.extend(cells_of(log))
+            except LogError:
+                continue
+        return sorted(cells, key=lambda record: record.cell)
+
     def summary(self) -> dict[str, Any]:
         """What `kabench merge` of this folder would print."""
         return gather(find([self.folder])).report([]).summary
