@@ -142,7 +142,14 @@ def reading(loaded: Loaded, *, closed: bool, correct_ns: int | None = None) -> I
     )
     sentence = "Service time is what tools that time a request from its send report"
     if response and service and response >= APART * service:
-        sentence += f": a p99 of {ms(service)} ms, where users feel {ms(response)} ms"
+        wait_ns, lag_ns = (loaded.histogram(m).quantile_ns(0.99) or 0 for m in (Metric.WAIT, Metric.LAG))
+        sentence += f": a p99 of {ms(service)} ms"
+        if wait_ns >= lag_ns:
+            sentence += f", where users feel {ms(response)} ms"
+        else:
+            sentence += (
+                f". The {ms(response)} ms from when they were due hold the agents' own lag ({ms(lag_ns)} ms)"
+            )
     yield f"{sentence}."
 
 

@@ -133,13 +133,26 @@ class PlainObserver(TerminalObserver):
         step = max(1, math.ceil(self.scenario.timing.window_s / LINES_A_WINDOW))
         if self.standing and not interval.sealed and self.tally.whole >= self._told + step:
             self._told = self.tally.whole
-            self._print("  ".join([f"{self._told:>4} s", *self._figures(self.tally.now_per_s, now=True)]))
+            self._print(
+                "  ".join(
+                    [
+                        f"{self._told:>4} s",
+                        *self._figures(self.tally.now_per_s, self.tally.lag_p99_ns, now=True),
+                    ]
+                )
+            )
 
     def round_ended(self, record: RoundRecord) -> None:
         """Print the round."""
         super().round_ended(record)
         reserve = " (reserve)" if self.reserve else ""
-        figures = self._figures(self.tally.rate_per_s, now=False)
+        lags = [
+            one.lag_p99_ns
+            for one in record.agents
+            if self.tally.counts(one.agent) and one.lag_p99_ns is not None
+        ]
+        lag_ns = max(lags, default=self.tally.lag_p99_ns)  # of the window; the tally knows the last seconds
+        figures = self._figures(self.tally.rate_per_s, lag_ns, now=False)
         self._print("  ".join([f"block {self.block}/{self.total}{reserve}", self.phase, *figures]))
         if record.error:
             self._print(f"block {self.block}/{self.total}  {self.phase}: {record.error}")
@@ -155,7 +168,7 @@ class PlainObserver(TerminalObserver):
         """Print it."""
         self._print(text)
 
-    def _figures(self, rate_per_s: float, *, now: bool) -> list[str]:
+    def _figures(self, rate_per_s: float, lag_p99_ns: int | None, *, now: bool) -> list[str]:
         """Of the last seconds, or of the window so far; counts are of the window."""
         outcomes = self.tally.outcomes
         shown = {
@@ -167,7 +180,7 @@ class PlainObserver(TerminalObserver):
             f"{rate_per_s:.0f}/s",
             f"errors {outcomes.error}",
             f"time-outs {outcomes.timeout}",
-            f"lag p99 {ms(self.tally.lag_p99_ns)} ms",
+            f"lag p99 {ms(lag_p99_ns)} ms",
         ]
 
     def _print(self, text: str) -> None:

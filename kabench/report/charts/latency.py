@@ -70,7 +70,7 @@ def _header(ax: Axes, facts: LoadFacts) -> None:
     handles = [
         Line2D([], [], color=RESPONSE, linewidth=2.6, label="response time (from when it was due)"),
         Line2D([], [], color=SERVICE, linewidth=1.6, linestyle=DASHES, label="service time (from the send)"),
-        Patch(facecolor=HIDDEN, label="what timing from the send hides"),
+        Patch(facecolor=HIDDEN, label="wait and lag: what timing from the send leaves out"),
     ]
     if facts.closed:
         handles[0].set_label("response time (closed loop: hides queueing)")

@@ -67,7 +67,7 @@ def test_the_spectrum_shows_both_times_on_the_axis_of_nines(synthetic: ModuleTyp
     figure, text = drawn(synthetic.build_load())
     assert "response time (from when it was due)" in text
     assert "service time (from the send)" in text
-    assert "what timing from the send hides" in text
+    assert "wait and lag: what timing from the send leaves out" in text
     assert "percentile of 24,000 requests" in text
     assert "127.0.0.1:6379" in text
     spectrum = next(ax for ax in figure.axes if "percentile" in ax.get_xlabel())

@@ -29,7 +29,7 @@ def flat(text: str) -> str:
 
 
 def test_an_open_loop_shows_both_times_and_what_others_would_have_said(synthetic: ModuleType) -> None:
-    text = printed(synthetic.build_load())
+    text = printed(synthetic.build_load(synthetic.LoadRecipe(wait_ns=30_000)))
     found = rows(text)
     assert ["redis", "24,000", "24,000", "24,000", "0", "0", "0"] in found
     assert ["redis", "2,000", "2,000", "2,000", "2,000"] in found
@@ -41,6 +41,12 @@ def test_an_open_loop_shows_both_times_and_what_others_would_have_said(synthetic
     assert "well below the targets'" in text
     assert "may be the tail" not in text
     assert "not reached" not in text
+
+
+def test_what_the_agents_own_lag_made_is_not_said_to_be_felt(synthetic: ModuleType) -> None:
+    text = flat(printed(synthetic.build_load(synthetic.LoadRecipe(lag_ns=900_000, stall_ms=0))))
+    assert "users feel" not in text
+    assert "ms from when they were due hold the agents' own lag (0.89" in text
 
 
 def test_a_percentile_on_few_requests_is_withheld(synthetic: ModuleType) -> None:

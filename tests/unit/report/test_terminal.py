@@ -207,7 +207,12 @@ def test_plain_lines_one_a_round_and_one_a_reason() -> None:
     observer = PlainObserver(SEED, out, time.monotonic_ns)
     observer.plan(["plan      much"])
     play(observer, time)
-    observer.round_ended(RoundRecord("w", 1, "default", error="redis-0 [did not] get ready"))
+    windows = [
+        AgentWindow("node-4", "sealed", "quiet", lag_p99_ns=90_000),
+        AgentWindow("node-1", "sealed", "noisy", lag_p99_ns=4_000_000),
+        AgentWindow("node-5", "sealed", "quiet", lag_p99_ns=120_000),
+    ]
+    observer.round_ended(RoundRecord("w", 1, "default", agents=windows, error="redis-0 [did not] get ready"))
     observer.block_closed(
         1, False, [VoidReason("round-failed", "default", "it failed"), VoidReason("x", "", "y")]
     )
@@ -216,7 +221,7 @@ def test_plain_lines_one_a_round_and_one_a_reason() -> None:
     assert out.file.getvalue().splitlines() == [
         "plan      much",
         "6 nodes: node-1, node-2, node-3, node-4, node-5, node-6",
-        "block 1/8  default  redis p50 1.00 p99 1.00 ms  600/s  errors 6  time-outs 0  lag p99 0.090 ms",
+        "block 1/8  default  redis p50 1.00 p99 1.00 ms  600/s  errors 6  time-outs 0  lag p99 0.120 ms",
         "block 1/8  default: redis-0 [did not] get ready",
         "block 1 is void: round-failed in default: it failed",
         "block 1 is void: x: y",
