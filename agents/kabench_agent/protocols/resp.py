@@ -113,13 +113,14 @@ class RespOpening:
 
     def feed(self, data: bytes) -> str | None:
         """None while replies are missing; "" once all are there; else the first error."""
-        for verdict in self._frames.feed(data):
-            if verdict is Verdict.MALFORMED:
-                return "it does not speak Redis' protocol"
-            if verdict is Verdict.REPLY:
-                said = self._frames.last_error.decode(errors="replace")
-                return said.replace(self._secret, "***") if self._secret else said
-            self._missing -= 1
+        for line in data.splitlines(keepends=True):  # one by one: the first error is what is wrong
+            for verdict in self._frames.feed(line):
+                if verdict is Verdict.MALFORMED:
+                    return "it does not speak Redis' protocol"
+                if verdict is Verdict.REPLY:
+                    said = self._frames.last_error.decode(errors="replace")
+                    return said.replace(self._secret, "***") if self._secret else said
+                self._missing -= 1
         if self._missing < 0 or not (self._missing or self._frames.idle):
             return "it says more than it was asked"
         return None if self._missing else ""

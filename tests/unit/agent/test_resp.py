@@ -297,6 +297,8 @@ def test_a_connection_begins_with_what_the_load_needs():
 
 def test_what_a_server_refuses_is_told_in_its_words_and_without_the_password():
     assert opening(password="x y").feed(b"-WRONGPASS invalid password\r\n") == "WRONGPASS invalid password"
+    both = b"-WRONGPASS invalid password\r\n-NOAUTH Authentication required.\r\n"
+    assert opening(password="x", database=1).feed(both) == "WRONGPASS invalid password"
     said = opening(password="secret", resp=3).feed(
         b"+OK\r\n-ERR unknown command, beginning with 'secret'\r\n"
     )
