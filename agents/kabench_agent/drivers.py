@@ -21,6 +21,8 @@ from kabench_agent.protocols.base import Codec, Opening, Verdict
 from kabench_agent.tls import context, reason, server_name
 
 FIRST_BACKOFF_NS = 10_000_000
+MOST_ATTEMPTS = 256
+"""At a time: a server queues some hundred at most, and drops the others' first packets for a second."""
 LONGEST_BACKOFF_NS = 250_000_000
 """Four attempts a second: a target that restarts is found soon, and its absence costs nothing."""
 
@@ -161,7 +163,9 @@ class Pool:
         self._now_ns = clock.monotonic_ns
         self._transport = transport
         self._landing = landing
-        self._free: deque[Connection] = deque()  # once for every request that a connection can still take
+        self._free: deque[Connection] = (
+            deque()
+        )  # once for every request that one can take; some may have ended
         self._waiting: deque[int] = deque()
         self._attempts = 0
         self._made = 0
@@ -178,24 +182,35 @@ class Pool:
     def next_attempt_ns(self) -> int | None:
         """When to call `maintain` next; None: nothing is missing that is not being made."""
         missing = self._size - len(self.alive) - self._attempts
-        return self._not_before_ns if missing > 0 and not self._closed else None
+        more = missing > 0 and self._attempts < MOST_ATTEMPTS and not self._closed
+        return self._not_before_ns if more else None
 
     def maintain(self, now_ns: int) -> None:
         """Begin to make the connections that are missing, if the pause after a failure is over."""
         due_ns = self.next_attempt_ns
         if due_ns is None or now_ns < due_ns:
             return
-        for _ in range(self._size - len(self.alive) - self._attempts):
+        missing = self._size - len(self.alive) - self._attempts
+        for _ in range(min(missing, MOST_ATTEMPTS - self._attempts)):
             self._attempts += 1
             connection = self.connection_type(self)
             self._transport.connect(*self._address, connection, functools.partial(self._failed, connection))
 
     def dispatch(self, index: int, now_ns: int) -> None:
         """Send on the connection that was free the longest, or wait for one."""
-        if self._free:
-            self._free.popleft().send(index, now_ns, self.codec.encode(self.flights.operation(index)))
-        else:
-            self._waiting.append(index)
+        free = self._free
+        while free:
+            connection = free.popleft()
+            if connection in self.alive:
+                connection.send(index, now_ns, self.codec.encode(self.flights.operation(index)))
+                return
+        self._waiting.append(index)
+
+    def forget_over(self) -> None:
+        """Let go of those that waited until they timed out: the oldest wait in front."""
+        waiting, is_open = self._waiting, self.flights.is_open
+        while waiting and not is_open(waiting[0]):
+            waiting.popleft()
 
     def drop_stuck(self) -> None:
         """Close the connections that a request on them timed out on: a late reply could not be told from the next."""
@@ -254,7 +269,6 @@ class Pool:
         if connection in self.alive:
             self.alive.remove(connection)
             heapq.heappush(self._numbers, connection.number)
-        self._free = deque(one for one in self._free if one is not connection)
         while connection.queue:
             index = connection.queue.popleft()
             if self.flights.is_open(index):

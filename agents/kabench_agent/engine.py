@@ -339,16 +339,17 @@ class Engine:
     def _expire(self, flights: Flights, now_ns: int) -> None:
         """Time out what was issued a time-out ago: the oldest first, since requests are issued in the schedule's order."""
         issued_by_ns = now_ns - self._order.timeout_ns
-        stuck: set[int] = set()
+        stuck, late = set[int](), set[int]()
         while (index := flights.oldest()) is not None:
             at = index & flights.mask
             if flights.issued_ns[at] > issued_by_ns:
                 break
-            if flights.sent_ns[at] != NEVER:
-                stuck.add(flights.target[at])
+            (stuck if flights.sent_ns[at] != NEVER else late).add(flights.target[at])
             self.land(index, now_ns, Verdict.TIMEOUT)
         for pool in self._closed:
             pool.expire(issued_by_ns)
+        for target in late:
+            self._pools[target].forget_over()
         for target in stuck:  # last: what else timed out on a connection is not for its closing to judge
             self._pools[target].drop_stuck()
 

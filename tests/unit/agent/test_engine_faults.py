@@ -309,3 +309,36 @@ async def test_whatever_the_server_does_every_planned_request_has_one_outcome(
     low = done.histogram("echo-0", Metric.RESPONSE)
     assert low.total == total.ok + total.timeout + total.skipped
     assert not any(link.open for link in server.links)
+
+
+async def test_those_that_timed_out_while_they_waited_are_let_go():
+    """Nobody answers: what waits grows no longer than what is under way."""
+    world = World(Server(lambda number: (NEVER, HTTP_OK)))
+    prepare = kit.order(kit.http_target(rate_per_s=1e7), window_ns=100_000, max_in_flight=50)
+    intervals = []
+    engine = kit.make_engine(world, prepare, intervals.append)
+    await world.finish(engine.connect(START_NS - 1))
+    waiting = engine._pools[0]._waiting
+    longest = 0
+
+    def look():
+        nonlocal longest
+        longest = max(longest, len(waiting))
+        if world.clock.monotonic_ns() < START_NS + 100_000:
+            world.at(world.clock.monotonic_ns() + 1_000, look)
+
+    world.at(START_NS, look)
+    await world.finish(engine.run(START_NS))
+    await engine.close()
+    assert 15 <= longest <= 21  # a time-out of 2 µs at 10 a µs
+
+
+async def test_thousands_of_connections_are_made_some_hundred_at_a_time():
+    server = Server(lambda number: (500, HTTP_OK), connect_ns=1_000)
+    prepare = kit.order(kit.http_target(connections=2_000))
+    world = World(server)
+    done = await kit.run(world, prepare)
+    assert len(server.links) == 2_000
+    at_once = [server.attempts.count(at_ns) for at_ns in sorted(set(server.attempts))]
+    assert max(at_once) == 256
+    assert done.seal.totals["echo-0"].ok == len(kit.dues(prepare))
