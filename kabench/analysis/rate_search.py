@@ -80,7 +80,7 @@ def parse_promise(text: str) -> Promise:
             if not 0 <= errors <= 1:
                 raise SpecError(f"--find-rate {text!r}: a share of errors is 0 to 100%")
             continue
-        q = float(match["percent"]) / 100
+        q = round(float(match["percent"]) / 100, 10)
         if unit not in _UNIT_NS or not limit:
             raise SpecError(f"--find-rate {text!r}: {match['what']} wants a time such as 500us or 1ms")
         if not 0 < q < 1 or q in limits:
