@@ -14,10 +14,11 @@ from kabench.backends.base import Fleet
 from kabench.backends.fake import FakeBackend, FakeFleet
 from kabench.backends.local import LocalBackend
 from kabench.core.contention import Contention
-from kabench.core.spec import Phase, Requests, Target
+from kabench.core.spec import Noise, Phase, Requests, Target
 from kabench.errors import SpecError
 
 DEFAULT, AWARE = Phase(name="default", policy="default"), Phase(name="aware", policy="contention-aware")
+STANDING = Phase(name="load", standing="given")
 QUIET_PLACE = Contention(10_000_000, 1_000_000, 0, 80.0, 100.0)
 BUSY_PLACE = Contention(10_000_000, 1_000_000, 4_000_000, 160.0, 900.0)
 
@@ -82,6 +83,23 @@ class TestWithoutACluster(EndContract):
             contention = {n.name: BUSY_PLACE if n.name == busy else QUIET_PLACE for n in fleet.nodes}
             placed = await fleet.place(round_of(AWARE, "node-2"), contention)
             assert nodes_of(placed) == {n.name for n in fleet.nodes} - {busy}
+
+    async def test_what_stands_already_is_where_its_address_says(self, case: Case, tmp_path: Path) -> None:
+        targets = (
+            Target(name="cache", kind="redis", replicas=1, address="cache.example:6380"),
+            Target(name="web", kind="http", replicas=1, address="[::1]:80"),
+        )
+        asked = scenario(STANDING, targets=targets, noise=Noise(nodes=0))
+        async with case.backend().started(asked, "r", tmp_path, "t") as fleet:
+            before = len(psutil.Process().children())
+            placed = await fleet.place(round_of(STANDING), {})
+            assert len(psutil.Process().children()) == before
+            await fleet.clear()
+        assert [(t.name, t.workload, t.kind, t.host, t.port) for t in placed] == [
+            ("cache", "cache", "redis", "cache.example", 6380),
+            ("web", "web", "http", "::1", 80),
+        ]
+        assert {(t.node, t.decided_by) for t in placed} == {("standing", "standing:given")}
 
     async def test_more_replicas_than_can_be_placed_are_refused_at_the_start(
         self, case: Case, tmp_path: Path
