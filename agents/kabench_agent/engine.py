@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
@@ -23,15 +21,15 @@ from kabench.core.hlog import Extremes, Interval, IntervalNote, Seal, sum_health
 from kabench.core.identity import NULL_TARGET, Outcomes
 from kabench.core.schedule import Arrivals, Operations, Stream
 from kabench.errors import AgentError
-from kabench.wire.messages import Prepare, RedisLoad, Target, Tls
+from kabench.wire.messages import Prepare, Target, Tls
 from kabench_agent.closed import ClosedPool
+from kabench_agent.collector import collector_off
 from kabench_agent.drivers import AsyncioTransport, Pool, Transport
 from kabench_agent.flights import NEVER, Flights
+from kabench_agent.loads import check, codec_of, stream_of
 from kabench_agent.pacing import Pacer
 from kabench_agent.protocols.base import Codec, Verdict
-from kabench_agent.protocols.http1 import HttpCodec
 from kabench_agent.protocols.null import NullCodec
-from kabench_agent.protocols.resp import RespCodec
 from kabench_agent.recorder import Recorder
 from kabench_agent.turns import PAUSE_S, moment_s
 from kabench_agent.vitals import SystemVitals, Vitals
@@ -80,12 +78,12 @@ class Engine:
         self._transports: list[Transport] = []
         self._vitals = vitals or SystemVitals()
         drives_null = null is not None and prepare.null_rate_per_s > 0
-        streams = [_stream(target) for target in prepare.targets]
+        streams = [stream_of(target) for target in prepare.targets]
         if drives_null:
             streams.append(Stream(NULL_TARGET, prepare.null_rate_per_s, steady=True))
         self._names = [stream.name for stream in streams]
         try:
-            _check(prepare)
+            check(prepare)
             self._arrivals = Arrivals(
                 prepare.seed,
                 prepare.arrivals,
@@ -102,7 +100,12 @@ class Engine:
             ]
             self._pools: list[Pool] = [*self._closed] or [
                 self._pool(
-                    target.host, target.port, _codec(target), target.connections, target.pipeline, target.tls
+                    target.host,
+                    target.port,
+                    codec_of(target),
+                    target.connections,
+                    target.pipeline,
+                    target.tls,
                 )
                 for target in prepare.targets
             ]
@@ -138,7 +141,7 @@ class Engine:
         return made
 
     def _closed_pool(self, target: Target) -> ClosedPool:
-        codec = _codec(target)
+        codec = codec_of(target)
         return ClosedPool(
             target.host,
             target.port,
@@ -148,7 +151,7 @@ class Engine:
             clock=self._clock,
             transport=self._transport(codec, target.tls),
             landing=self,
-            take=Operations(self._order.seed, _stream(target)).take,
+            take=Operations(self._order.seed, stream_of(target)).take,
         )
 
     def _pool(
@@ -228,7 +231,7 @@ class Engine:
                 notes.append(interval.note)
                 self._sink(interval)
 
-        with _collector_off():
+        with collector_off():
             self._flights = flights
             self.settle()
             try:
@@ -430,44 +433,3 @@ class Engine:
 
 async def _no_pause() -> None:
     """For who is in a hurry."""
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """No collection while driving: a full one would look like the targets' own tail."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if was_on:
-            gc.enable()
-
-
-def _stream(target: Target) -> Stream:
-    load = target.load
-    if isinstance(load, RedisLoad):
-        weights = tuple(weight for _, weight in load.mix)
-        return Stream(target.name, target.rate_per_s, weights, load.keys, load.key_distribution == "zipf")
-    return Stream(target.name, target.rate_per_s, tuple(weight for _, weight in load.paths))
-
-
-def _codec(target: Target) -> Codec:
-    load = target.load
-    if isinstance(load, RedisLoad):
-        return RespCodec(load)
-    return HttpCodec(target.host, target.port, load)
-
-
-def _check(prepare: Prepare) -> None:
-    """Raises ValueError on what would never end, or never start."""
-    if min(prepare.timeout_ns, prepare.interval_ns, prepare.window_ns, prepare.max_in_flight) <= 0:
-        raise ValueError("time-out, interval, window and most in flight must be positive")
-    for target in prepare.targets:
-        if min(target.connections, target.pipeline) < 1:
-            raise ValueError(f"{target.name} needs at least one connection, and one request on it")
-        if isinstance(target.load, RedisLoad) and target.load.keys < 1:
-            raise ValueError(f"{target.name} needs at least one key")
