@@ -73,8 +73,10 @@ class ClosedConnection(Connection):
             return
         verdicts = self._reader.feed(data)
         stays = self._reader.keep_alive
-        if verdicts:
+        if verdicts and self.runs:
             self._pool.answered(self, verdicts, stays)
+        elif verdicts:  # nobody asked, maybe before anything was
+            self._pool.replied(self, verdicts, stays)
         if not stays:
             self.end(Verdict.RESET)
 

@@ -133,7 +133,7 @@ class Pool:
 
     Attributes:
         alive: connections that are open.
-        last_failure: why the last attempt failed, "" if it did not.
+        last_failure: why the last attempt failed that did, or its connection was of no use; "" if none.
         local: our end of each connection by its number, as it was last made.
     """
 
@@ -234,7 +234,6 @@ class Pool:
         self._made += 1
         if self._made > self._size:
             self._landing.reconnected()
-        self.last_failure = ""
         self.alive.add(connection)
         connection.number = heapq.heappop(self._numbers)
         self.local[connection.number] = connection.local
@@ -246,6 +245,7 @@ class Pool:
         """Replies came, in the order of the requests; each makes room for one that waits, if the connection stays."""
         for verdict in verdicts:
             if not connection.queue:  # a reply that nobody asked for: what follows cannot be told apart
+                self.last_failure = "it says something before it is asked"
                 connection.end(Verdict.ABORTED)
                 return
             index = connection.queue.popleft()
@@ -274,6 +274,7 @@ class Pool:
             if self.flights.is_open(index):
                 self._landing.land(index, now_ns, verdict)
         if not own and not connection.useful:  # it accepts, and closes: as bad as a refusal
+            self.last_failure = self.last_failure or "it takes connections and closes them"
             self._pause(now_ns)
         self._landing.settle()
 

@@ -23,6 +23,7 @@ from kabench.clock import Clock
 from kabench.core.commands import ELEMENTS
 from kabench.errors import AgentError
 from kabench.wire.messages import HttpLoad, Prepare, RedisLoad, Target
+from kabench_agent.descriptors import make_room
 from kabench_agent.drivers import AsyncioTransport, OpeningRefusedError
 from kabench_agent.keys import FIELDS, hash_name, key_name, list_name
 from kabench_agent.protocols.resp import RespCodec
@@ -66,8 +67,10 @@ async def make_ready(order: Prepare, clock: Clock) -> dict[str, int]:
     """Wait for all targets side by side, then fill those this agent fills; returns the keys filled by target.
 
     Raises:
-        AgentError: a target did not answer in time, or refused; the message names it and its last error.
+        AgentError: a target did not answer in time, or refused; the message names it and its last error. Or there are more
+            connections than file descriptors.
     """
+    make_room(sum(target.connections for target in order.targets))
     for target in order.targets:
         try:
             _ = target.tls and context(target.tls)

@@ -52,6 +52,7 @@ class Server:
     connect_ns: int = 0
     parallel: bool = False
     greeting: bytes = b""  # sent to whoever connects, and then it closes
+    turns_away: bool = False  # closes at once
     gives_up: object = lambda attempt: False  # the transport gives an attempt up at the instant it is made
     requests: list = field(default_factory=list)  # (instant, bytes)
     users: list = field(default_factory=list)  # the link of each request
@@ -139,6 +140,7 @@ class World:
                     link.drop()
                 if server.greeting and link.open:
                     connection.data_received(server.greeting)
+                if server.greeting or server.turns_away:
                     link.drop()
             else:
                 failed(ConnectionRefusedError("refused"))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kabench.core.identity import NULL_TARGET, Metric
+from kabench.errors import AgentError
 
 HTTP_500 = HTTP_OK.replace(b"200 OK", b"500 Oh")
 
@@ -247,6 +248,24 @@ async def test_a_server_that_turns_connections_away_is_not_hammered():
     done = await kit.run(world, prepare)
     assert done.seal.totals["redis-0"].errors == {"reply": 2}
     assert 5 < len(server.attempts) < 25  # a refusal that was somebody's reply begins the pauses anew
+
+
+@pytest.mark.parametrize("loop", ["open", "closed"])
+@pytest.mark.parametrize(
+    ("greeting", "why"),
+    [
+        (b"-ERR max number of clients reached\r\n", "it says something before it is asked"),
+        (b"", "it takes connections and closes them"),
+    ],
+)
+async def test_a_server_that_turns_everyone_away_is_told(loop, greeting, why):
+    world = World(Server(greeting=greeting, turns_away=True))
+    engine = kit.make_engine(
+        world, kit.order(kit.redis_target(connections=2), loop=loop), lambda interval: None
+    )
+    with pytest.raises(AgentError, match=f"no connection to target redis-0: {why}"):
+        await world.finish(engine.connect(START_NS))
+    await engine.close()
 
 
 async def test_a_null_echo_that_garbles_is_malformed():
