@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from kabench.analysis.loading import is_standing
 from kabench.core.result import RunResult
 from kabench.errors import StoreError
-from kabench.report.charts import dashboard, distribution, latency, p99, placement, style
+from kabench.report.charts import dashboard, distribution, latency, p99, placement, search, style
 from kabench.report.charts.facts import Facts
 from kabench.report.charts.load_facts import LoadFacts
+from kabench.report.search import tries_of
 
 CHARTS: dict[str, Callable[[Facts], Figure]] = {
     "p99_comparison.png": p99.draw,
@@ -50,7 +51,9 @@ def draw_all(result: RunResult, folder: Path) -> list[Path]:
 
 
 def _charts(result: RunResult) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    if is_standing(result):
+    if is_standing(result) and tries_of(result):
+        yield "latency.png", partial(search.draw, search.SearchFacts.of(result))
+    elif is_standing(result):
         load_facts = LoadFacts.of(result)
         for name, draw_load in LOAD_CHARTS.items():
             yield name, partial(draw_load, load_facts)

@@ -96,7 +96,8 @@ def spectrum(ax: Axes, panel: Panel, *, closed: bool) -> None:
     furthest = response[0][-1]
     for nines in (math.log10(2), 1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
         if nines <= furthest + 1e-9:
-            value = _value(response, nines)
+            exact_ns = panel.loaded.histogram(Metric.RESPONSE).quantile_ns(1 - 10**-nines)
+            value = (exact_ns or 0) / 1e6
             ax.scatter([nines], [value], marker="o", color=RESPONSE, s=46, zorder=5, edgecolors="white")
             text = ax.annotate(
                 style.milliseconds(value * 1e6),
