@@ -51,7 +51,7 @@ def draw(facts: SearchFacts) -> Figure:
     _header(fig.add_subplot(grid[0, 0]), facts)
     times = fig.add_subplot(grid[1, 0])
     by_rate(times, facts)
-    answered(fig.add_subplot(grid[2, 0], sharex=times), facts.tries)
+    answered(fig.add_subplot(grid[2, 0], sharex=times if facts.names else None), facts.tries)
     note = (
         "a point is one window; filled: it holds, hollow: it does not, a cross: the generator was the limit"
     )
