@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from kabench.analysis.words import milliseconds
 from kabench.core.hlog import ConnectionFigure
 from kabench.core.result import AgentWindow
 
@@ -41,10 +42,10 @@ class Apart(NamedTuple):
 
     def __str__(self) -> str:
         """One line."""
-        slow, fast = self.slowest.figure, self.fastest.figure
+        slow, fast = (milliseconds(_mean_ns(one)) for one in (self.slowest, self.fastest))
         return (
-            f"{self.target}: its slowest connection ({_who(self.slowest)}) took {_ms(slow)} ms on average, "
-            f"{self.ratio:.1f} times the fastest ({_who(self.fastest)}, {_ms(fast)} ms)"
+            f"{self.target}: its slowest connection ({_who(self.slowest)}) took {slow} ms on average, "
+            f"{self.ratio:.1f} times the fastest ({_who(self.fastest)}, {fast} ms)"
         )
 
 
@@ -71,7 +72,3 @@ def _who(connection: Connection) -> str:
     figure = connection.figure
     name = figure.local or f"number {figure.number}"
     return f"{name} of {connection.agent}, {figure.requests:,} requests"
-
-
-def _ms(figure: ConnectionFigure) -> str:
-    return f"{figure.mean_service_ns / 1e6:.3g}"

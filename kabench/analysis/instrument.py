@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from kabench.analysis.pooling import kinds_of, merged, quiet_cells
+from kabench.analysis.words import milliseconds
 from kabench.core.histogram import Histogram, decode_buckets
 from kabench.core.identity import Kind, Metric
 from kabench.core.result import AgentWindow, CellRecord, RunResult
@@ -125,16 +126,16 @@ def doubts(name: str, response: Histogram, service: Histogram, agents: Sequence[
         late, late_ns = _worst(own)
         if _rivals(late_ns, response_ns[q]):
             reason = (
-                f"{late} was {_ms(late_ns)} ms late at sending (lag p{100 * q:.0f}), where {name}'s "
-                f"p{100 * q:.0f} response time is {_ms(response_ns[q])} ms"
+                f"{late} was {milliseconds(late_ns)} ms late at sending (lag p{100 * q:.0f}), where {name}'s "
+                f"p{100 * q:.0f} response time is {milliseconds(response_ns[q])} ms"
             )
             found.append(Doubt(THE_TAIL, reason))
             break
     slow, null_ns = _worst({agent.agent: agent.null_p99_ns for agent in agents})
     if _rivals(null_ns, service_ns[0.99]):
         reason = (
-            f"{slow}'s null echo, a server that does nothing, takes {_ms(null_ns)} ms (p99), where {name}'s p99 "
-            f"service time is {_ms(service_ns[0.99])} ms"
+            f"{slow}'s null echo, a server that does nothing, takes {milliseconds(null_ns)} ms (p99), where {name}'s p99 "
+            f"service time is {milliseconds(service_ns[0.99])} ms"
         )
         found.append(Doubt(THE_TAIL, reason))
     return found
@@ -153,6 +154,15 @@ def busy(agents: Iterable[Proof]) -> list[Doubt]:
     return [
         Doubt(THE_LIMIT, f"{most.agent} used {most.cpu_share:.0%} of a CPU; give more agents, each a CPU")
     ]
+
+
+def all_proofs(result: RunResult) -> list[Proof]:
+    """Every agent's own state, over all windows.
+
+    Raises:
+        LogError: a histogram is corrupt.
+    """
+    return proofs((window for record in result.rounds for window in record.agents), result.cells)
 
 
 def run_doubts(result: RunResult) -> list[Doubt]:
@@ -185,7 +195,3 @@ def _rivals(ours_ns: int | None, theirs_ns: int | None) -> bool:
     if ours_ns is None or theirs_ns is None:
         return False
     return ours_ns > NEVER_BELOW_NS and ours_ns >= RIVAL * theirs_ns
-
-
-def _ms(value_ns: int | None) -> str:
-    return "–" if value_ns is None else f"{value_ns / 1e6:.3g}"

@@ -45,6 +45,14 @@ def signed_percent(ratio: float) -> str:
     return f"{'−' if ratio < 1 else '+'}{abs(ratio - 1):.0%}"
 
 
+def milliseconds(value_ns: float | None) -> str:
+    """Three significant digits and never an exponent, without the unit: `0.0213`, `4.58`, `3521`; "–" for None."""
+    if value_ns is None:
+        return "–"
+    value = value_ns / 1e6
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def span(low: float, high: float) -> str:
     """An interval of ratios."""
     return f"{low:.2f} to {high:.2f}"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kabench.analysis.connections import apart
-from kabench.analysis.instrument import Doubt, Proof, busy, doubts, proofs
+from kabench.analysis.instrument import Doubt, Proof, all_proofs, busy, doubts
 from kabench.analysis.loading import Loaded, is_closed, loaded_of, shortfalls
 from kabench.core.histogram import Histogram
 from kabench.core.identity import Metric
@@ -68,7 +68,7 @@ def print_load(console: Console, result: RunResult, correct_ns: int | None = Non
         say(console, str(odd))
     for line in not_reached(found):
         say(console, line, "yellow")
-    agents = load_proofs(result)
+    agents = all_proofs(result)
     show(console, "the instrument", _instrument(agents, closed=closed))
     said = load_doubts(found, agents)
     for doubt in said:
@@ -104,11 +104,6 @@ def _ends(rates: Sequence[float]) -> list[float]:
     """The steps of a profile, each once; of many the first, the highest and the last."""
     steps = [rate for index, rate in enumerate(rates) if not index or rate != rates[index - 1]]
     return steps if len(steps) <= 6 else [steps[0], max(steps), steps[-1]]
-
-
-def load_proofs(result: RunResult) -> list[Proof]:
-    """Every agent's own state, over all windows."""
-    return proofs((window for record in result.rounds for window in record.agents), result.cells)
 
 
 def load_doubts(found: Sequence[Loaded], agents: Sequence[Proof]) -> list[Doubt]:

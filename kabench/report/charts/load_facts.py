@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kabench.analysis.instrument import Doubt, Proof
+from kabench.analysis.instrument import Doubt, Proof, all_proofs
 from kabench.analysis.loading import Loaded, factor_at, is_closed, loaded_of, points_of
 from kabench.analysis.pooling import BEYOND_TO_INFER
 from kabench.core.identity import Metric
 from kabench.core.result import RunResult, SecondsRecord
 from kabench.report.charts.facts import curve_of
-from kabench.report.load import load_doubts, load_line, load_proofs, not_reached
+from kabench.report.load import load_doubts, load_line, not_reached
 from kabench.report.units import ms
 
 MOST = 3
@@ -77,7 +77,7 @@ class LoadFacts:
             Panel(_title(result, loaded, several), loaded, _courses(result, loaded, start_ns))
             for loaded in kinds[:MOST]
         ]
-        agents = load_proofs(result)
+        agents = all_proofs(result)
         return cls(
             result=result,
             panels=panels,

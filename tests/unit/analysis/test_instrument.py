@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from kabench.analysis.instrument import BUSY, THE_LIMIT, THE_TAIL, Proof, busy, doubts, proofs, run_doubts
+from kabench.analysis.words import milliseconds
 from kabench.core.histogram import Histogram
 from kabench.core.identity import Cell, Kind, Outcomes
 from kabench.core.result import AgentWindow, CellRecord
@@ -104,3 +105,11 @@ def test_a_run_tells_the_worst_phase_of_each_kind(synthetic: ModuleType) -> None
     slow_echo = [doubt.reason for doubt in run_doubts(calm) if "null echo" in doubt.reason]
     assert len(slow_echo) <= len({"redis", "http"})
     assert all("node-" in reason for reason in slow_echo)
+
+
+@pytest.mark.parametrize(
+    ("value_ns", "text"),
+    [(None, "–"), (21_300, "0.0213"), (4_580_000, "4.58"), (99_960_000, "100"), (3_521_400_000, "3521")],
+)
+def test_milliseconds_have_no_exponent(value_ns: int | None, text: str) -> None:
+    assert milliseconds(value_ns) == text
