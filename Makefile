@@ -81,9 +81,9 @@ cov: venv  ## what the unit tests and contracts leave uncovered, line by line
 	$(BIN)/coverage report
 
 .PHONY: perf
-perf: venv  ## the engine beside other load generators, and what the controller costs for each agent
-	$(BIN)/python tests/perf/perf_engine.py
-	$(BIN)/python tests/perf/perf_controller.py
+perf: venv  ## the engine beside other load generators, into perf/ (ROWS="redis http" for some); what the controller costs
+	$(BIN)/python tests/perf/bench.py $(ROWS)
+	$(if $(ROWS),,$(BIN)/python tests/perf/perf_controller.py)
 
 UV_COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --quiet --upgrade --custom-compile-command "make lock"

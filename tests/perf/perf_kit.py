@@ -14,10 +14,14 @@ def scratch():
     return CACHE
 
 
+_FOUND = (
+    sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+)  # before this process is bound
+
+
 def cpus():
-    """(the client's CPUs, the server's): the first and the last, or all, where there is but one."""
-    found = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    return found[0], found[-1]
+    """(the client's CPU, the server's): the first and the last."""
+    return _FOUND[0], _FOUND[-1]
 
 
 def pin(pid, *wanted):
