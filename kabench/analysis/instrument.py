@@ -126,18 +126,18 @@ def doubts(name: str, response: Histogram, service: Histogram, agents: Sequence[
         late, late_ns = _worst(own)
         if _rivals(late_ns, response_ns[q]):
             reason = (
-                f"{late} was {milliseconds(late_ns)} ms late at sending (lag p{100 * q:.0f}), where {name}'s "
-                f"p{100 * q:.0f} response time is {milliseconds(response_ns[q])} ms"
+                f"{late} was {milliseconds(late_ns)} ms late at sending (lag p{100 * q:.0f}), where its "
+                f"p{100 * q:.0f} is {milliseconds(response_ns[q])} ms"
             )
-            found.append(Doubt(THE_TAIL, reason))
+            found.append(Doubt(f"{THE_TAIL} of the response time of {name}", reason))
             break
     slow, null_ns = _worst({agent.agent: agent.null_p99_ns for agent in agents})
     if _rivals(null_ns, service_ns[0.99]):
         reason = (
-            f"{slow}'s null echo, a server that does nothing, takes {milliseconds(null_ns)} ms (p99), where {name}'s p99 "
-            f"service time is {milliseconds(service_ns[0.99])} ms"
+            f"{slow}'s null echo, a server that does nothing, takes {milliseconds(null_ns)} ms (p99), where its p99 is "
+            f"{milliseconds(service_ns[0.99])} ms"
         )
-        found.append(Doubt(THE_TAIL, reason))
+        found.append(Doubt(f"{THE_TAIL} of the service time of {name}", reason))
     return found
 
 

@@ -60,9 +60,9 @@ def _header(ax: Axes, facts: LoadFacts) -> None:
     style.free(ax.text(0, 1, "Response time beside service time", fontsize=22, fontweight="bold", va="top"))
     line = style.wrap(facts.line, 130)
     if facts.doubts:
-        stamp = facts.doubts[0].head
+        stamp = style.wrap(facts.doubts[0].head, 46)
         style.free(
-            ax.text(1, 0.97, stamp, fontsize=15, color=style.BAD, fontweight="bold", ha="right", va="top")
+            ax.text(1, 0.97, stamp, fontsize=14, color=style.BAD, fontweight="bold", ha="right", va="top")
         )
     style.free(ax.text(0, 0.58, line, fontsize=13, color=style.MUTED, va="top"))
     if not facts.panels:
