@@ -21,12 +21,12 @@ from kabench.core.hlog import Extremes, Interval, IntervalNote, Seal, sum_health
 from kabench.core.identity import NULL_TARGET, Outcomes
 from kabench.core.schedule import Arrivals, Operations, Stream
 from kabench.errors import AgentError
-from kabench.wire.messages import Prepare, Target, Tls
+from kabench.wire.messages import Prepare, Target
 from kabench_agent.closed import ClosedPool
 from kabench_agent.collector import collector_off
 from kabench_agent.drivers import AsyncioTransport, Pool, Transport
 from kabench_agent.flights import NEVER, Flights
-from kabench_agent.loads import check, codec_of, stream_of
+from kabench_agent.loads import check, codec_of, connections_of, stream_of, transport_of
 from kabench_agent.pacing import Pacer
 from kabench_agent.protocols.base import Codec, Verdict
 from kabench_agent.protocols.null import NullCodec
@@ -99,20 +99,13 @@ class Engine:
                 self._closed_pool(target) for target in prepare.targets if prepare.loop == "closed"
             ]
             self._pools: list[Pool] = [*self._closed] or [
-                self._pool(
-                    target.host,
-                    target.port,
-                    codec_of(target),
-                    target.connections,
-                    target.pipeline,
-                    target.tls,
-                )
-                for target in prepare.targets
+                self._open_pool(target) for target in prepare.targets
             ]
         except ValueError as error:
             raise AgentError(f"this window cannot be driven: {error}") from error
         if null is not None and drives_null:
-            self._pools.append(self._pool(*null, NullCodec(), 1, 1))
+            transport = self._made(AsyncioTransport(prepare.timeout_ns))
+            self._pools.append(self._pool(*null, NullCodec(), transport, 1, 1))
         self._unbounded = len(prepare.targets) if drives_null else NEVER
         self.planned: dict[str, int | None] = {
             stream.name: None if self._closed_loop(stream) else self._arrivals.planned[stream.name]
@@ -134,28 +127,37 @@ class Engine:
     def _closed_loop(self, stream: Stream) -> bool:
         return self._order.loop == "closed" and stream.name != NULL_TARGET
 
-    def _transport(self, codec: Codec, tls: Tls | None) -> Transport:
-        """Who makes a target's connections."""
-        made = self._given_transport or AsyncioTransport(self._order.timeout_ns, tls, codec.opening)
-        self._transports.append(made)
-        return made
+    def _made(self, transport: Transport) -> Transport:
+        """Whoever makes connections: the one that was given, if any."""
+        chosen = self._given_transport or transport
+        self._transports.append(chosen)
+        return chosen
 
     def _closed_pool(self, target: Target) -> ClosedPool:
         codec = codec_of(target)
-        return ClosedPool(
+        pool = ClosedPool(
             target.host,
             target.port,
             codec,
             size=target.connections,
             pipeline=target.pipeline,
             clock=self._clock,
-            transport=self._transport(codec, target.tls),
+            transport=self._made(transport_of(target, codec, self._order.timeout_ns)),
             landing=self,
             take=Operations(self._order.seed, stream_of(target)).take,
         )
+        pool.connection_type = connections_of(target)[1]
+        return pool
+
+    def _open_pool(self, target: Target) -> Pool:
+        codec = codec_of(target)
+        transport = self._made(transport_of(target, codec, self._order.timeout_ns))
+        pool = self._pool(target.host, target.port, codec, transport, target.connections, target.pipeline)
+        pool.connection_type = connections_of(target)[0]
+        return pool
 
     def _pool(
-        self, host: str, port: int, codec: Codec, size: int, pipeline: int, tls: Tls | None = None
+        self, host: str, port: int, codec: Codec, transport: Transport, size: int, pipeline: int
     ) -> Pool:
         return Pool(
             host,
@@ -164,7 +166,7 @@ class Engine:
             size=size,
             pipeline=pipeline,
             clock=self._clock,
-            transport=self._transport(codec, tls),
+            transport=transport,
             landing=self,
         )
 

@@ -1,7 +1,6 @@
 """Before a window: wait until every target answers, and fill the key spaces.
 
-aiohttp's client asks HTTP targets, asyncio-redis asks and fills Redis. The latter has no maintainer: its protocol is used
-on a transport of our own, without its pools and its reconnecting task, and its chatter goes nowhere.
+aiohttp's client asks HTTP targets, asyncio-redis asks and fills Redis.
 """
 
 from __future__ import annotations
@@ -10,31 +9,21 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import logging
-import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
-import msgspec
 
 from kabench.clock import Clock
 from kabench.core.commands import ELEMENTS
 from kabench.errors import AgentError
 from kabench.wire.messages import HttpLoad, Prepare, RedisLoad, Target
+from kabench_agent.asyncio_redis_client import ErrorReply, LibraryError, opened
 from kabench_agent.descriptors import make_room
-from kabench_agent.drivers import AsyncioTransport, OpeningRefusedError
+from kabench_agent.drivers import OpeningRefusedError
 from kabench_agent.keys import FIELDS, hash_name, key_name, list_name
-from kabench_agent.protocols.resp import RespCodec
 from kabench_agent.tls import CERTIFICATE_REFUSED, context, reason, server_name
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import asyncio_redis
-    from asyncio_redis.encoders import BytesEncoder
-
-logging.getLogger("asyncio_redis").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 
@@ -149,11 +138,11 @@ async def _ask_redis(target: Target) -> None:
     try:
         async with _redis(target) as redis:
             await redis.ping()
-    except (asyncio_redis.ErrorReply, OpeningRefusedError) as error:
+    except (ErrorReply, OpeningRefusedError) as error:
         if str(error).startswith(("LOADING", "BUSY", "MASTERDOWN")):
             raise _NotYetError(str(error)) from error
         raise _refused(target, error) from error
-    except (asyncio_redis.Error, OSError) as error:
+    except (LibraryError, OSError) as error:
         raise _not_reached(target, error) from error
 
 
@@ -180,9 +169,9 @@ async def _fill(target: Target, patience_s: float) -> int:
                     if isinstance(answer, BaseException):
                         raise answer
                 count += len(batch)
-    except (asyncio_redis.ErrorReply, OpeningRefusedError) as error:
+    except (ErrorReply, OpeningRefusedError) as error:
         raise _refused(target, error) from error
-    except (asyncio_redis.Error, OSError) as error:  # TimeoutError is an OSError
+    except (LibraryError, OSError) as error:  # TimeoutError is an OSError
         raise AgentError(
             f"target {_place(target)} was lost while its key space was filled: {reason(error)}"
         ) from error
@@ -209,21 +198,16 @@ def _writes(redis: Any, load: RedisLoad) -> Iterator[Callable[[], Coroutine[None
 
 @contextlib.asynccontextmanager
 async def _redis(target: Target) -> AsyncIterator[Any]:
-    """A connection that is closed for good when the block ends, opened as the load wants it; asyncio-redis knows RESP2."""
-    load = target.load
-    assert isinstance(load, RedisLoad)
+    """A connection that is closed for good when the block ends."""
+    assert isinstance(target.load, RedisLoad)
     lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_lost() -> None:
         if not lost.done():
             lost.set_result(None)
 
-    redis = asyncio_redis.HiRedisProtocol(encoder=BytesEncoder(), connection_lost_callback=on_lost)
-    codec = RespCodec(msgspec.structs.replace(load, resp=2))
-    reaching = AsyncioTransport(round(ATTEMPT_S * 1e9), target.tls, codec.opening)
-    transport = await reaching.reach(target.host, target.port, redis)
+    redis, transport = await opened(target.load, target.tls, target.host, target.port, on_lost)
     try:
-        await asyncio.sleep(0)  # the protocol starts a task of its own, which is done after one step
         yield redis
     finally:
         transport.abort()

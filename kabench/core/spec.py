@@ -294,6 +294,22 @@ class Target(_Model):
         return self
 
     @model_validator(mode="after")
+    def _driver_can(self) -> Target:
+        if self.driver == "aiohttp" and self.kind is not Kind.HTTP:
+            raise ValueError("the driver aiohttp is for http")
+        if self.driver == "asyncio-redis":
+            if self.kind is not Kind.REDIS:
+                raise ValueError("the driver asyncio-redis is for redis")
+            if self.tls is not None:
+                raise ValueError("asyncio-redis knows no TLS; use the driver wire")
+            if self.redis.resp != 2:
+                raise ValueError("asyncio-redis speaks RESP 2 only; use the driver wire")
+            unknown = [text for text in self.redis.mix if known(text) is None]
+            if unknown:
+                raise ValueError(f"asyncio-redis has no method for {unknown[0]!r}; use the driver wire")
+        return self
+
+    @model_validator(mode="after")
     def _stands_once(self) -> Target:
         if self.address is not None and (self.pod is not None or self.replicas != 1):
             raise ValueError("a target with an address is one server: give replicas: 1, and no pod")

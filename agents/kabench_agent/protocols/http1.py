@@ -26,7 +26,7 @@ class HttpCodec:
 
     def __init__(self, host: str, port: int, load: HttpLoad) -> None:
         body = load.body or b"x" * load.body_bytes
-        method = load.method or ("POST" if body else "GET")
+        method = method_of(load)
         headers = [f"{name}: {value}" for name, value in load.headers]
         if not any(name.lower() == "host" for name, _ in load.headers):
             headers.insert(0, f"Host: {f'[{host}]' if ':' in host else host}:{port}")
@@ -36,7 +36,7 @@ class HttpCodec:
             headers.append("Connection: close")
         self._head = method == "HEAD"
         self._keep_alive = load.keep_alive
-        self._judge = _judge(load.expect_status)
+        self._judge = judge_of(load.expect_status)
         lines = "".join([f"{header}\r\n" for header in headers])
         self.encode = [
             f"{method} {_checked(path)} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
@@ -63,7 +63,13 @@ def _checked(path: str) -> str:
     return path
 
 
-def _judge(expect_status: tuple[int, ...]) -> Judge:
+def method_of(load: HttpLoad) -> str:
+    """What is asked for: POST where there is a body and nothing else was said."""
+    return load.method or ("POST" if load.body or load.body_bytes else "GET")
+
+
+def judge_of(expect_status: tuple[int, ...]) -> Judge:
+    """What a status means: below 400 is well where none is expected."""
     expected = frozenset(expect_status)
 
     def judge(status: int) -> Verdict:

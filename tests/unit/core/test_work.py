@@ -13,7 +13,7 @@ from kabench.controller.orders import prepare_orders
 from kabench.core.commands import COMMANDS, arguments, known
 from kabench.core.identity import Kind
 from kabench.core.scenario import load_scenario, override
-from kabench.core.spec import HIDDEN, HttpWork, Phase, RedisWork, Scenario
+from kabench.core.spec import HIDDEN, HttpWork, Phase, RedisWork, Scenario, Target
 from kabench.errors import SpecError
 from kabench.wire import messages as wire
 
@@ -165,3 +165,18 @@ def test_commands_are_known_in_whatever_case() -> None:
 )
 def test_how_much_a_key_stands_for(mix: dict[str, float], values: int) -> None:
     assert RedisWork(mix=mix).values_a_key == values
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ({"kind": "redis", "driver": "aiohttp"}, "the driver aiohttp is for http"),
+        ({"kind": "http", "driver": "asyncio-redis"}, "the driver asyncio-redis is for redis"),
+        ({"kind": "redis", "driver": "asyncio-redis", "tls": {}}, "asyncio-redis knows no TLS"),
+        ({"kind": "redis", "driver": "asyncio-redis", "redis": {"resp": 3}}, "asyncio-redis speaks RESP 2 only"),
+        ({"kind": "redis", "driver": "asyncio-redis", "redis": {"mix": {"PING": 1}}}, "no method for 'PING'"),
+    ],
+)  # fmt: skip
+def test_a_library_is_asked_only_for_what_it_can(target: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Target.model_validate({"name": "t", **target})
