@@ -74,7 +74,7 @@ def print_load(console: Console, result: RunResult, correct_ns: int | None = Non
     for doubt in said:
         say(console, str(doubt), "bold yellow")
     if not said and agents:
-        say(console, "The instrument's own times are well below the targets'.", "dim")
+        say(console, calm(found), "dim")
 
 
 def load_line(scenario: Mapping[str, Any]) -> str:
@@ -114,6 +114,19 @@ def load_doubts(found: Sequence[Loaded], agents: Sequence[Proof]) -> list[Doubt]
             response, service = loaded.histogram(Metric.RESPONSE), loaded.histogram(Metric.SERVICE)
             said += doubts(_name(loaded, found), response, service, agents)
     return said + busy(agents)
+
+
+def calm(found: Sequence[Loaded]) -> str:
+    """What may be said where there is no doubt: where a target's p99 is withheld, that is because none could be had."""
+    times = [
+        loaded.histogram(m)
+        for loaded in found
+        for m in (Metric.RESPONSE, Metric.SERVICE)
+        if not loaded.target
+    ]
+    if any(histogram.supported_quantile_ns(0.99) is None for histogram in times):
+        return "Too few requests to hold the instrument's times against the targets' p99."
+    return "The instrument's own times are well below the targets'."
 
 
 def reading(loaded: Loaded, *, closed: bool, correct_ns: int | None = None) -> Iterator[str]:

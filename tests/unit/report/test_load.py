@@ -55,6 +55,15 @@ def test_a_percentile_on_few_requests_is_withheld(synthetic: ModuleType) -> None
     assert ["p99.9", "–", "–", "–", "–"] in found
 
 
+def test_the_instrument_is_not_called_calm_where_nothing_could_be_compared(synthetic: ModuleType) -> None:
+    text = flat(printed(synthetic.build_load(synthetic.LoadRecipe(samples=200, lag_ns=10_000_000))))
+    assert "p99 – – – –" in text
+    assert "may be the tail" in text  # by the median
+    text = flat(printed(synthetic.build_load(synthetic.LoadRecipe(samples=200))))
+    assert "well below" not in text
+    assert "Too few requests to hold the instrument's times against the targets' p99." in text
+
+
 def test_a_closed_loop_says_what_it_hides_and_defines_neither_lag_nor_wait(synthetic: ModuleType) -> None:
     recipe = synthetic.LoadRecipe(load={"loop": "closed", "connections": 50, "pipeline": 16})
     text = printed(synthetic.build_load(recipe))
