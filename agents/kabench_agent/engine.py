@@ -36,6 +36,12 @@ from kabench_agent.vitals import SystemVitals, Vitals
 
 Sink = Callable[[Interval], None]
 
+TURN_NS = 5_000_000
+"""How long sending may go on before replies are read again, and whoever calls is answered."""
+
+BEYOND_US = 20
+"""So many turns in a row, and all that was due is still not sent: after a stall of a second at 20,000/s, ten are enough."""
+
 FOREVER_NS = 1 << 62
 """An instant that does not come."""
 
@@ -120,6 +126,7 @@ class Engine:
         self._start_ns = 0
         self._chores_ns = 0
         self._ticking = False
+        self._turns_behind = 0
         self._unsettled = False
         self._ended = False
         self._failure: Exception | None = None
@@ -359,23 +366,46 @@ class Engine:
             self._pools[target].drop_stuck()
 
     def _issue(self, flights: Flights, until_ns: int) -> None:
-        """Send what was due by `until_ns`; what became due meanwhile waits a turn, so that replies are read in between."""
+        """Send what was due by `until_ns`; what became due meanwhile waits a turn, so that replies are read in between.
+
+        So does what more than a turn's time is needed for. Where that goes on, the rate is beyond us: what there is no room
+        for, and what we are a time-out late for, is given up many at a time then; one by one, we would do nothing else.
+        """
         clock_ns, bound, count = self._clock.monotonic_ns, self._order.max_in_flight, flights.count
+        stop_ns = until_ns + TURN_NS
+        beyond_us = self._turns_behind >= BEYOND_US
+        if beyond_us:
+            self._give_up(flights, until_ns - self._order.timeout_ns, stop_ns)
         while (index := flights.issued) < count:
             if index == flights.drawn:
                 flights.draw()
             at = index & flights.mask
             if flights.due_ns[at] > until_ns:
+                if not beyond_us:
+                    self._turns_behind = 0
                 break
             now_ns = flights.issued_ns[at] = clock_ns()
             target = flights.target[at]
-            if flights.bounded >= bound and target != self._unbounded:
-                self._recorder.add(index, now_ns, Verdict.SKIPPED)
-                flights.skip(index)
-            else:
+            if flights.bounded < bound or target == self._unbounded:
                 flights.take_off(index, target)
                 self._pools[target].dispatch(index, now_ns)
+            elif beyond_us:
+                self._give_up(flights, until_ns + 1, stop_ns)
+                break
+            else:
+                self._recorder.add(index, now_ns, Verdict.SKIPPED)
+                flights.skip(index)
+            if now_ns >= stop_ns:
+                self._turns_behind += 1
+                break
         flights.draw()
+
+    def _give_up(self, flights: Flights, before_ns: int, stop_ns: int) -> None:
+        """Skip what was due before `before_ns`, as much of it as a turn has time for."""
+        while (now_ns := self._clock.monotonic_ns()) < stop_ns and len(late := flights.late(before_ns)):
+            self._recorder.skip(late, now_ns)
+            flights.skip(int(late[-1]))
+            flights.draw()
 
     def _next_chores_ns(self, now_ns: int) -> int:
         """When there is something to do beside sending: attempts to connect, an interval's end, a time-out."""

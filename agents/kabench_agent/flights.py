@@ -113,6 +113,11 @@ class Flights:
         """`index`, the next of the schedule, is over before it began."""
         self.issued = index + 1
 
+    def late(self, before_ns: int) -> Ints:
+        """The next of the schedule, as far as they are drawn and were due before `before_ns`."""
+        ahead = np.arange(self.issued, self.drawn)
+        return ahead[: np.searchsorted(as_ints(self.due_ns)[ahead & self.mask], before_ns)]
+
     def send(self, index: int, now_ns: int, connection: int) -> None:
         """`index` is handed to the socket of that connection."""
         at = index & self.mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 
+from kabench.core.schedule import Ints
 from kabench_agent.protocols.base import Verdict
 
 COUNT_BITS, VERDICT_BITS, TARGET_BITS = 12, 4, 20
@@ -54,3 +55,8 @@ def pack(number: int, verdict: Verdict, count: int) -> int:
 def pack_landed(connection: int, target: int, verdict: Verdict) -> int:
     """Connection, target and verdict in one integer."""
     return connection << (TARGET_BITS + VERDICT_BITS) | target << VERDICT_BITS | verdict
+
+
+def pack_skipped(targets: Ints) -> Ints:
+    """`pack_landed` of requests that were sent on no connection."""
+    return targets << VERDICT_BITS | int(Verdict.SKIPPED)

@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from kabench.core.health import Health
 from kabench.core.hlog import Interval, IntervalNote
-from kabench_agent.flights import Flights
+from kabench.core.schedule import Ints
+from kabench_agent.flights import NEVER, Flights, as_ints
 from kabench_agent.folding import Connections, Folding
-from kabench_agent.landed import Landed, Runs, pack_landed
+from kabench_agent.landed import Landed, Runs, pack_landed, pack_skipped
 from kabench_agent.protocols.base import Verdict
 from kabench_agent.vitals import Sample, Vitals
 
@@ -101,6 +103,20 @@ class Recorder:
             landed.sent_ns.append(flights.sent_ns[at])
             landed.at_ns.append(at_ns)
             landed.what.append(pack_landed(flights.connection[at], flights.target[at], verdict))
+
+    def skip(self, indices: Ints, at_ns: int) -> None:
+        """Requests that were got to at `at_ns`, too late to be sent."""
+        if at_ns >= self.end_ns:
+            self.roll(at_ns)
+        flights = self._flights
+        counted = indices[indices >= flights.first]
+        places = counted & flights.mask
+        landed, now = self._landed, np.full(counted.size, at_ns, dtype=np.int64)
+        landed.due_ns.frombytes(as_ints(flights.due_ns)[places].tobytes())
+        landed.issued_ns.frombytes(now.tobytes())
+        landed.sent_ns.frombytes(np.full(counted.size, NEVER, dtype=np.int64).tobytes())
+        landed.at_ns.frombytes(now.tobytes())
+        landed.what.frombytes(pack_skipped(as_ints(flights.target)[places]).tobytes())
 
     def roll(self, now_ns: int) -> None:
         """Begin the window where `now_ns` has reached it, and close the intervals whose end it has reached."""

@@ -174,8 +174,8 @@ def _shortfalls(loaded: Loaded, asked_per_s: float) -> Iterator[str]:
     if outcomes.skipped:
         share = outcomes.skipped / outcomes.planned
         yield (
-            f"{outcomes.skipped:,} of {outcomes.planned:,} requests ({share:.1%}) were skipped, since as many as allowed "
-            "were in flight (max_in_flight)"
+            f"{outcomes.skipped:,} of {outcomes.planned:,} requests ({share:.1%}) were skipped: as many as allowed "
+            "were in flight (max_in_flight), or the agents came a time-out late"
         )
     never = outcomes.planned - outcomes.skipped - outcomes.sent
     if never > 0:

@@ -27,6 +27,9 @@ ZIPF_EXPONENT = 0.99
 PIECE = 128
 """Arrivals of one stream that are drawn at once, about: some 50 µs."""
 
+PIECE_NS = 500_000
+"""Beyond 256,000/s, as many as are due in so long: at rates that nobody can send, drawing must not be the limit too."""
+
 NO_MORE_NS = 1 << 62
 """Later than any arrival."""
 
@@ -225,7 +228,7 @@ class _Poisson(_Source):
 
     def _plan(self, per_ns: float) -> tuple[Ints, Floats, int]:
         middle, total = self._profile.warm_up_area_ns, self._profile.total_ns
-        pieces = [math.ceil(area * per_ns / PIECE) for area in (middle, total - middle)]
+        pieces = [math.ceil(area * per_ns / _piece(per_ns)) for area in (middle, total - middle)]
         borders = np.concatenate(
             [np.linspace(0, middle, pieces[0] + 1), np.linspace(middle, total, pieces[1] + 1)[1:]]
         )
@@ -242,15 +245,15 @@ class _Constant(_Source):
     def _plan(self, per_ns: float) -> tuple[Ints, Floats, int]:
         self._phase = self._rng.random()
         self._period_ns = 1 / per_ns if per_ns else math.inf
-        before = self._before(self._profile.warm_up_area_ns)
+        before, piece = self._before(self._profile.warm_up_area_ns), _piece(per_ns)
         sizes = [
-            min(PIECE, last - begin)
+            min(piece, last - begin)
             for first, last in ((0, before), (before, self._before(self._profile.total_ns)))
-            for begin in range(first, last, PIECE)
+            for begin in range(first, last, piece)
         ]
         counts = np.array(sizes, dtype=np.int64)
         self._numbers = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
-        return counts, self._at(self._numbers[1:]), math.ceil(before / PIECE)
+        return counts, self._at(self._numbers[1:]), math.ceil(before / piece)
 
     def _places(self, piece: int, count: int) -> Floats:
         return self._at(self._numbers[piece] + np.arange(count))
@@ -268,6 +271,11 @@ class _Constant(_Source):
         while (self._phase + guess) * self._period_ns < area_ns:
             guess += 1
         return guess
+
+
+def _piece(per_ns: float) -> int:
+    """How many arrivals a piece has at that rate."""
+    return max(PIECE, round(per_ns * PIECE_NS))
 
 
 class Operations:
