@@ -45,8 +45,9 @@ async def test_what_there_is_no_room_for_is_given_up_at_once_and_counted_as_if_o
     total = done.seal.totals["echo-0"]
     assert total.reconciled
     assert (total.planned, total.sent, total.ok, total.skipped) == (20, 3, 3, 17)
-    assert done.seal.health.max_in_flight <= 4
-    assert done.seal.totals[NULL_TARGET].reconciled
+    null = done.seal.totals[NULL_TARGET]
+    assert null.reconciled
+    assert null.ok > 0
 
 
 async def test_a_turn_ends_though_more_is_due_and_the_next_goes_on(monkeypatch):
