@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from kabench.analysis.pooling import kinds_of, merged, quiet_cells
+from kabench.analysis.pooling import added, kinds_of, merged, quiet_cells
 from kabench.analysis.words import milliseconds
-from kabench.core.histogram import Histogram, decode_buckets
+from kabench.core.histogram import Histogram
 from kabench.core.identity import Kind, Metric
 from kabench.core.result import AgentWindow, CellRecord, RunResult
 
@@ -75,12 +75,12 @@ def proofs(windows: Iterable[AgentWindow], cells: Iterable[CellRecord]) -> list[
     for window in windows:
         if window.status != "missing":
             by_agent.setdefault(window.agent, []).append(window)
-    lags: dict[str, Histogram] = {agent: Histogram() for agent in by_agent}
+    lags: dict[str, list[str]] = {agent: [] for agent in by_agent}
     for record in cells:
         encoded = record.histograms.get(Metric.LAG.value)
         if encoded and record.cell.agent in lags and record.cell.kind is not Kind.NULL:
-            lags[record.cell.agent].add_buckets(decode_buckets(encoded))
-    return [_proof(agent, by_agent[agent], lags[agent]) for agent in sorted(by_agent)]
+            lags[record.cell.agent].append(encoded)
+    return [_proof(agent, by_agent[agent], added(lags[agent])) for agent in sorted(by_agent)]
 
 
 def _proof(agent: str, windows: Sequence[AgentWindow], lag: Histogram) -> Proof:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
-from kabench.core.histogram import Histogram, decode_buckets
+from kabench.core.histogram import Histogram, decode_all
 from kabench.core.identity import Kind, Metric, Outcomes
 from kabench.core.result import AgentsP99, BlockRecord, CellRecord
+from kabench.errors import LogError
 
 BEYOND_TO_INFER = 10
 """Samples that must lie beyond a block's p99 for it to enter the comparison.
@@ -21,6 +23,10 @@ has some thirty.
 
 REPORTED_BEYOND = 100
 """Samples that must lie beyond a quantile for it to be shown."""
+
+
+AT_ONCE = 64
+"""So many histograms are decoded together, for a third of the cost."""
 
 
 class Group(NamedTuple):
@@ -56,11 +62,24 @@ def merged(cells: Iterable[CellRecord], metric: Metric) -> Histogram:
     Raises:
         LogError: a histogram is corrupt.
     """
+    return added(text for record in cells if (text := record.histograms.get(metric.value)))
+
+
+def added(texts: Iterable[str]) -> Histogram:
+    """Encoded histograms, decoded many at a time and added up.
+
+    Raises:
+        LogError: one is corrupt.
+    """
     total = Histogram()
-    for record in cells:
-        encoded = record.histograms.get(metric.value)
-        if encoded:
-            total.add_buckets(decode_buckets(encoded))
+    source = iter(texts)
+    while batch := list(islice(source, AT_ONCE)):
+        parts = []
+        for found in decode_all(batch):
+            if isinstance(found, LogError):
+                raise found
+            parts.append(found)
+        total.add_many(parts)
     return total
 
 

@@ -7,8 +7,11 @@ from types import ModuleType
 import pytest
 
 from kabench.analysis.loading import factor_at, is_standing, loaded_of, mean_factor, shortfalls
+from kabench.analysis.pooling import AT_ONCE, added
+from kabench.core.histogram import Histogram
 from kabench.core.identity import Metric
 from kabench.core.result import RunResult
+from kabench.errors import LogError
 
 
 def test_kinds_come_first_and_several_targets_of_one_below_it(synthetic: ModuleType) -> None:
@@ -78,3 +81,17 @@ def test_a_closed_loop_offers_no_rate_that_could_be_missed(synthetic: ModuleType
     (loaded,) = loaded_of(synthetic.build_load(recipe))
     assert loaded.asked_per_s is None
     assert shortfalls(loaded) == []
+
+
+def test_any_number_of_histograms_is_added_and_a_corrupt_one_is_refused() -> None:
+    texts = []
+    for value_ns in range(1, 2 * AT_ONCE + 4):
+        one = Histogram()
+        one.record(value_ns, value_ns)
+        texts.append(one.encode())
+    total = added(iter(texts))
+    assert total.total == sum(range(1, 2 * AT_ONCE + 4))
+    assert total.max_ns == 2 * AT_ONCE + 3
+    assert added([]).total == 0
+    with pytest.raises(LogError, match="base64"):
+        added([*texts, "HIST!"])
