@@ -101,7 +101,13 @@ def load(
         str | None, typer.Option(metavar="CODE,...", help="HTTP: what is no error. [below 400]")
     ] = None,
     cacert: Annotated[
-        Path | None, typer.Option(help="TLS: authorities to trust instead of the system's.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="TLS: authorities to trust instead of the system's.",
+        ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", "-k", help="TLS: do not check certificates.")

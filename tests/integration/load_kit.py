@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import run_kit as kit
+import trustme
 
 from kabench.backends.local.servers import find_redis_server, free_port
 
@@ -96,3 +100,36 @@ def http(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
     with running(command) as process:
         assert process.stdout is not None
         yield process, int(json.loads(process.stdout.readline())["port"])
+
+
+class _Hello(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@contextlib.contextmanager
+def https(folder: Path) -> Iterator[tuple[int, Path]]:
+    """An HTTPS server of `localhost`: its port, and the authority that vouches for it, a file in `folder`."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusted = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hello)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    serving.start()
+    try:
+        yield server.server_address[1], trusted
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
