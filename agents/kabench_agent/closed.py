@@ -24,6 +24,9 @@ from kabench_agent.recorder import Recorder
 DRAWN_AT_ONCE = 1024
 """Operations: some 30 µs."""
 
+_OK = Verdict.OK
+_NUMBER_SHIFT = COUNT_BITS + VERDICT_BITS
+
 
 class Draws:
     """The next operations, without end.
@@ -36,16 +39,28 @@ class Draws:
         self._take = take
         self._ahead: list[int] = []  # the next one last
 
+    def one(self) -> int:
+        """The next operation."""
+        return self._ahead.pop() if self._ahead else self.next(1)[0]
+
     def next(self, count: int) -> list[int]:
         """`count` operations, in the order in which they were drawn."""
         if len(self._ahead) < count:
             self._ahead = [*self._take(max(count, DRAWN_AT_ONCE)).tolist()[::-1], *self._ahead]
         ahead = self._ahead
-        if count == 1:
-            return [ahead.pop()]
         some = ahead[-count:][::-1]
         del ahead[-count:]
         return some
+
+
+class Run:
+    """Requests that left a connection together: when, and the operations of those that are not over."""
+
+    __slots__ = ("ops", "sent_ns")
+
+    def __init__(self, sent_ns: int, ops: list[int]) -> None:
+        self.sent_ns = sent_ns
+        self.ops = ops
 
 
 class ClosedConnection(Connection):
@@ -55,28 +70,61 @@ class ClosedConnection(Connection):
 
     def __init__(self, pool: ClosedPool) -> None:
         super().__init__(pool)
-        self.runs: deque[tuple[int, list[int]]] = deque()  # when sent, operations; oldest first
+        self.runs: deque[Run] = deque()  # oldest first
         self._pool: ClosedPool
 
-    def issue(self, ops: list[int], now_ns: int, requests: bytes) -> None:
+    def write(self, requests: bytes) -> None:
         """Hand requests to the socket."""
         assert self._transport is not None
-        self.runs.append((now_ns, ops))
         try:
             self._transport.write(requests)
-        except RuntimeError:  # uvloop closed it and calls no `connection_lost`
-            asyncio.get_running_loop().call_soon(self.end, Verdict.RESET)
+        except RuntimeError:
+            self.refused()
+
+    def refused(self) -> None:
+        """The transport is closed; uvloop says so here, and calls no `connection_lost`."""
+        asyncio.get_running_loop().call_soon(self.end, Verdict.RESET)
 
     def data_received(self, data: bytes) -> None:
-        """Replies, whole or in pieces."""
-        if self._transport is None:
+        """Replies, whole or in pieces.
+
+        The ordinary case stands here as a whole: what is in flight left together, and is answered together, and well. Each
+        call that it does without is worth 1% of the requests.
+        """
+        transport = self._transport
+        if transport is None:
             return
-        verdicts = self._reader.feed(data)
-        stays = self._reader.keep_alive
-        if verdicts and self.runs:
-            self._pool.answered(self, verdicts, stays)
+        reader, pool, runs = self._reader, self._pool, self.runs
+        verdicts = reader.feed(data)
+        count = len(verdicts)
+        if (
+            len(runs) == 1
+            and len((run := runs[0]).ops) == count == verdicts.count(_OK)
+            and reader.keep_alive
+            and self.useful
+            and (now_ns := pool.now_ns()) < pool.calm_until_ns
+        ):
+            over = pool.recorder.runs[pool.target]
+            over.sent_ns.append(run.sent_ns)
+            over.at_ns.append(now_ns)
+            over.what.append(self.number << _NUMBER_SHIFT | count)
+            run.sent_ns = now_ns
+            if count == 1:
+                run.ops[0] = op = pool.draws.one()
+                requests = pool.encode(op)
+            else:
+                run.ops = pool.draws.next(count)
+                requests = b"".join(map(pool.encode, run.ops))
+            try:
+                transport.write(requests)
+            except RuntimeError:
+                self.refused()
+            return
+        stays = reader.keep_alive
+        if verdicts and runs:
+            pool.answered(self, verdicts, stays)
         elif verdicts:  # nobody asked, maybe before anything was
-            self._pool.replied(self, verdicts, stays)
+            pool.replied(self, verdicts, stays)
         if not stays:
             self.end(Verdict.RESET)
 
@@ -90,6 +138,10 @@ class ClosedPool(Pool):
 
     Args:
         take: gives so many operations; the rest is `Pool`'s.
+
+    Attributes:
+        draws, encode, now_ns, recorder, target: what a connection needs for its next requests.
+        calm_until_ns: until then neither an interval ends nor the window.
     """
 
     connection_type = ClosedConnection
@@ -97,41 +149,40 @@ class ClosedPool(Pool):
 
     def __init__(self, *args: Any, take: Callable[[int], Ints], **more: Any) -> None:
         super().__init__(*args, **more)
-        self._draws = Draws(take)
-        self._encode = self.codec.encode
-        self._recorder: Recorder
-        self._target = 0
+        self.draws = Draws(take)
+        self.encode = self.codec.encode
+        self.now_ns = self._now_ns
+        self.recorder: Recorder
+        self.target = 0
+        self.calm_until_ns = 0
         self._until_ns = 0
 
     @property
     def in_flight(self) -> int:
         """Requests that were sent and are not over."""
-        return sum(len(ops) for connection in self.alive for _, ops in connection.runs)
+        return sum(len(run.ops) for connection in self.alive for run in connection.runs)
 
     def drive(self, recorder: Recorder, target: int, until_ns: int) -> None:
         """Begin, as `target` of the recorder's, and send nothing from `until_ns` on."""
-        self._recorder, self._target, self._until_ns = recorder, target, until_ns
+        self.recorder, self.target, self._until_ns = recorder, target, until_ns
         for connection in list(self.alive):
             self._send(connection, self._pipeline, self._now_ns())
 
     def answered(self, connection: ClosedConnection, verdicts: list[Verdict], stays: bool) -> None:
         """Replies came, in the order of the requests; each makes room for another request, if the connection stays."""
-        now_ns = self._now_ns()
-        recorder, runs, count = self._recorder, connection.runs, len(verdicts)
+        now_ns, recorder, count = self._now_ns(), self.recorder, len(verdicts)
         if now_ns >= recorder.end_ns:
             recorder.roll(now_ns)
-        if runs and len(runs[0][1]) == count == verdicts.count(Verdict.OK):
-            over = recorder.runs[self._target]
-            over.sent_ns.append(runs.popleft()[0])
-            over.at_ns.append(now_ns)
-            over.what.append(connection.number << (COUNT_BITS + VERDICT_BITS) | count)
-        elif not self._one_by_one(connection, verdicts, now_ns):
+        self.calm_until_ns = min(recorder.end_ns, self._until_ns)
+        if not self._all_ok(connection, verdicts, now_ns) and not self._one_by_one(
+            connection, verdicts, now_ns
+        ):
             return
         if not connection.useful:
             connection.useful = True
             self._backoff_ns = 0
         if now_ns >= self._until_ns:
-            if not runs:
+            if not connection.runs:
                 self._landing.settle()
         elif stays:
             self._send(connection, count, now_ns)
@@ -139,18 +190,18 @@ class ClosedPool(Pool):
     @property
     def oldest_ns(self) -> int | None:
         """When the oldest request in flight was sent; None: nothing is."""
-        return min((connection.runs[0][0] for connection in self.alive if connection.runs), default=None)
+        return min((connection.runs[0].sent_ns for connection in self.alive if connection.runs), default=None)
 
     def expire(self, sent_by_ns: int) -> None:
         """Time out what was sent by then and is not over; what else is on the connection is aborted."""
         for connection in list(self.alive):
             runs = connection.runs
-            if not runs or runs[0][0] > sent_by_ns:
+            if not runs or runs[0].sent_ns > sent_by_ns:
                 continue
             now_ns = self._now_ns()
-            while runs and runs[0][0] <= sent_by_ns:
-                sent_ns, ops = runs.popleft()
-                self._record(connection, sent_ns, now_ns, Verdict.TIMEOUT, len(ops))
+            while runs and runs[0].sent_ns <= sent_by_ns:
+                run = runs.popleft()
+                self._record(connection, run.sent_ns, now_ns, Verdict.TIMEOUT, len(run.ops))
             connection.end(Verdict.ABORTED, own=True)  # a late reply could not be told from the next
 
     def opened(self, connection: Connection) -> None:
@@ -166,8 +217,8 @@ class ClosedPool(Pool):
         if connection.runs:
             now_ns = self._now_ns()
             while connection.runs:
-                sent_ns, ops = connection.runs.popleft()
-                self._record(connection, sent_ns, now_ns, verdict, len(ops))
+                run = connection.runs.popleft()
+                self._record(connection, run.sent_ns, now_ns, verdict, len(run.ops))
         super().lost(connection, verdict, own)
 
     def _failed(self, connection: Connection, error: Exception) -> None:
@@ -179,9 +230,27 @@ class ClosedPool(Pool):
 
     def _send(self, connection: ClosedConnection, count: int, now_ns: int) -> None:
         """The next `count` requests."""
-        ops = self._draws.next(count)
-        requests = self._encode(ops[0]) if count == 1 else b"".join(map(self._encode, ops))
-        connection.issue(ops, now_ns, requests)
+        ops = self.draws.next(count)
+        connection.runs.append(Run(now_ns, ops))
+        connection.write(b"".join(map(self.encode, ops)))
+
+    def _all_ok(self, connection: ClosedConnection, verdicts: list[Verdict], now_ns: int) -> bool:
+        """Match replies that are all well with as many requests, run by run; False where they are not, and nothing was done.
+
+        Replies to a pipeline come as the network cuts them: so what is left of a run is answered with the next.
+        """
+        runs, left = connection.runs, len(verdicts)
+        if verdicts.count(_OK) != left or sum(len(run.ops) for run in runs) < left:
+            return False
+        while left:
+            run = runs[0]
+            count = min(left, len(run.ops))
+            del run.ops[:count]
+            if not run.ops:
+                runs.popleft()
+            self._record(connection, run.sent_ns, now_ns, _OK, count)
+            left -= count
+        return True
 
     def _one_by_one(self, connection: ClosedConnection, verdicts: list[Verdict], now_ns: int) -> bool:
         """Match replies with what was sent; False where the connection is of no more use."""
@@ -190,19 +259,19 @@ class ClosedPool(Pool):
             if not runs:  # a reply that nobody asked for: what follows cannot be told apart
                 connection.end(Verdict.ABORTED)
                 return False
-            sent_ns, ops = runs[0]
-            op = ops.pop(0)
-            if not ops:
+            run = runs[0]
+            op = run.ops.pop(0)
+            if not run.ops:
                 runs.popleft()
             if verdict is Verdict.MISS and not self.codec.missed(op):
                 verdict = Verdict.OK
-            self._record(connection, sent_ns, now_ns, verdict, 1)
+            self._record(connection, run.sent_ns, now_ns, verdict, 1)
             if verdict is Verdict.MALFORMED:
                 connection.end(Verdict.ABORTED)
                 return False
         return True
 
     def _record(self, connection: Connection, sent_ns: int, at_ns: int, verdict: Verdict, count: int) -> None:
-        if at_ns >= self._recorder.end_ns:
-            self._recorder.roll(at_ns)
-        self._recorder.runs[self._target].add(sent_ns, at_ns, connection.number, verdict, count)
+        if at_ns >= self.recorder.end_ns:
+            self.recorder.roll(at_ns)
+        self.recorder.runs[self.target].add(sent_ns, at_ns, connection.number, verdict, count)
