@@ -132,8 +132,12 @@ class RoundTally:
 
     @property
     def whole(self) -> int:
-        """How many of the window's intervals all agents have closed: what is known of later ones is a part."""
-        return min((agent.intervals for agent in self.agents.values()), default=0)
+        """How many of the window's intervals all agents have closed: what is known of later ones is a part.
+
+        Who is more than `RECENT` behind the others is not waited for.
+        """
+        closed = [agent.intervals for agent in self.agents.values()]
+        return min((one for one in closed if one >= max(closed) - RECENT), default=0)
 
     @property
     def part(self) -> float:

@@ -176,6 +176,17 @@ def test_a_second_is_told_when_all_agents_have_closed_it_and_old_ones_are_forgot
     assert len(redis.answered) <= KEPT + 1
 
 
+def test_an_agent_that_is_lost_is_not_waited_for() -> None:
+    tally = RoundTally({"a": "quiet", "b": "quiet"}, 100)
+    tally.add("b", interval(0))
+    for index in range(10):
+        tally.add("a", interval(index))
+        if index < 3:
+            assert tally.whole == 1
+    assert tally.whole == 10
+    assert tally.now_per_s == 2000
+
+
 def test_a_late_agent_does_not_redraw_what_all_others_said() -> None:
     tally = RoundTally({"a": "quiet", "b": "quiet"}, 100)
     for index in range(8):
