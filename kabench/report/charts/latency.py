@@ -259,7 +259,9 @@ def _foot(facts: LoadFacts) -> str:
         "a curve ends where fewer than 100 requests lie beyond it, a second's p99 where fewer than 10 do; by completion",
         f"{facts.instrument} · run {facts.result.run}",
     ]
+    if facts.result.status != "finished":
+        notes.insert(0, f"the run was {facts.result.status}; this is what was measured until then")
     notes += [str(doubt) for doubt in facts.doubts] + facts.shortfalls
     if facts.left_out:
         notes.append(f"{facts.left_out} more are in results.json")
-    return "\n".join(style.wrap(note, FOOT_COLUMNS) for note in notes[:5])
+    return "\n".join(style.wrap(note, FOOT_COLUMNS) for note in notes[:6])

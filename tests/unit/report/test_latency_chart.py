@@ -136,6 +136,12 @@ def test_a_closed_loop_says_that_it_hides_queueing_and_asks_no_rate(synthetic: M
     assert "null echo's lag p99 0.020 ms" in text
 
 
+def test_a_run_that_was_cut_short_says_so(synthetic: ModuleType) -> None:
+    result = synthetic.build_load(synthetic.LoadRecipe(samples=50, seconds=2))
+    assert "the run was interrupted" in drawn(msgspec.structs.replace(result, status="interrupted"))[1]
+    assert "the run was" not in drawn(result)[1]
+
+
 def test_more_phases_than_fit_are_named_as_left_out(synthetic: ModuleType) -> None:
     result = synthetic.build_load(synthetic.LoadRecipe(samples=20, seconds=2))
     names = [f"load-{number}" for number in range(5)]
