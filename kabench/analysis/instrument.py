@@ -41,6 +41,8 @@ class Proof:
         null_p50_ns, null_p99_ns: of its null echo: the median of the windows' own, None without one.
         null_lag_p99_ns: of its null echo, likewise, in a closed loop: the one thing there that can be late.
         cpu_share: of the window in which it used most.
+        starved: part of the window in which it could have run and had no CPU, of the worst window; None where the kernel
+            does not tell. It says why an agent was late: others use its CPUs.
     """
 
     agent: str
@@ -51,6 +53,7 @@ class Proof:
     null_p99_ns: int | None
     cpu_share: float
     null_lag_p99_ns: int | None = None
+    starved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,10 @@ class Doubt:
         return f"{self.head}: {self.reason}"
 
 
-def proofs(windows: Iterable[AgentWindow], cells: Iterable[CellRecord]) -> list[Proof]:
+def proofs(windows: Iterable[AgentWindow], cells: Iterable[CellRecord], window_s: float = 0.0) -> list[Proof]:
     """One for each agent that reported, by name; lag is of the `cells`, all counts added.
+
+    Without `window_s`, the length of each window, nothing is said of how long an agent had no CPU.
 
     Raises:
         LogError: a histogram is corrupt.
@@ -80,10 +85,11 @@ def proofs(windows: Iterable[AgentWindow], cells: Iterable[CellRecord]) -> list[
         encoded = record.histograms.get(Metric.LAG.value)
         if encoded and record.cell.agent in lags and record.cell.kind is not Kind.NULL:
             lags[record.cell.agent].append(encoded)
-    return [_proof(agent, by_agent[agent], added(lags[agent])) for agent in sorted(by_agent)]
+    return [_proof(agent, by_agent[agent], added(lags[agent]), window_s) for agent in sorted(by_agent)]
 
 
-def _proof(agent: str, windows: Sequence[AgentWindow], lag: Histogram) -> Proof:
+def _proof(agent: str, windows: Sequence[AgentWindow], lag: Histogram, window_s: float) -> Proof:
+    delays = [window.run_delay_ns / 1e9 for window in windows if window.run_delay_ns is not None]
     lag_p50_ns, lag_p99_ns = lag.quantiles_ns((0.5, 0.99))
     return Proof(
         agent=agent,
@@ -94,6 +100,7 @@ def _proof(agent: str, windows: Sequence[AgentWindow], lag: Histogram) -> Proof:
         null_p99_ns=_median(window.null_p99_ns for window in windows),
         cpu_share=max(window.cpu_share for window in windows),
         null_lag_p99_ns=None if lag.total else _median(window.lag_p99_ns for window in windows),
+        starved=max(delays) / window_s if delays and window_s else None,
     )
 
 
@@ -162,7 +169,8 @@ def all_proofs(result: RunResult) -> list[Proof]:
     Raises:
         LogError: a histogram is corrupt.
     """
-    return proofs((window for record in result.rounds for window in record.agents), result.cells)
+    windows = (window for record in result.rounds for window in record.agents)
+    return proofs(windows, result.cells, result.scenario["timing"]["window_s"])
 
 
 def run_doubts(result: RunResult) -> list[Doubt]:

@@ -69,7 +69,7 @@ def print_load(console: Console, result: RunResult, correct_ns: int | None = Non
     for line in not_reached(found):
         say(console, line, "yellow")
     agents = all_proofs(result)
-    show(console, "the instrument", _instrument(agents, closed=closed))
+    show(console, "the instrument, ms (null: the echo beside each agent)", _instrument(agents, closed=closed))
     said = load_doubts(found, agents)
     for doubt in said:
         say(console, str(doubt), "bold yellow")
@@ -261,11 +261,11 @@ def _by_target(found: Sequence[Loaded]) -> Table:
 def _instrument(agents: Sequence[Proof], *, closed: bool) -> Table:
     rows = table()
     rows.add_column("agent")
-    late = "null echo's lag p99, ms" if closed else "lag p99, ms"  # nothing else is due there
-    for title in (late, "null echo p50, ms", "null echo p99, ms", "CPU"):
+    late = "null's lag p99" if closed else "lag p99"  # nothing else is due there
+    for title in (late, "null p50", "null p99", "CPU", "waited for CPU"):
         rows.add_column(title, justify="right", no_wrap=True)
     for agent in agents:
         lag = ms(agent.null_lag_p99_ns if closed else agent.lag_p99_ns)
         null = (ms(agent.null_p50_ns), ms(agent.null_p99_ns))
-        rows.add_row(agent.agent, lag, *null, per_cent(agent.cpu_share))
+        rows.add_row(agent.agent, lag, *null, per_cent(agent.cpu_share), per_cent(agent.starved))
     return rows

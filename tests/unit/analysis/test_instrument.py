@@ -94,12 +94,17 @@ def test_lags_are_added_up_over_windows_and_a_missing_agent_proves_nothing() -> 
 
     windows = [
         AgentWindow("a", "sealed", "quiet", null_p50_ns=1, null_p99_ns=10, cpu_share=0.1),
-        AgentWindow("a", "unsealed", "quiet", null_p50_ns=3, null_p99_ns=90, cpu_share=0.4),
+        AgentWindow(
+            "a", "unsealed", "quiet", null_p50_ns=3, null_p99_ns=90, cpu_share=0.4, run_delay_ns=10**9
+        ),
         AgentWindow("a", "sealed", "quiet", null_p50_ns=2, null_p99_ns=20, cpu_share=0.2),
         AgentWindow("b", "missing", "quiet"),
     ]
-    (proof,) = proofs(windows, [cell(1, 100, 98), cell(2, 1000, 2)])
-    assert proof == Proof("a", 3, 100, 1000, 2, 20, 0.4)
+    cells = [cell(1, 100, 98), cell(2, 1000, 2)]
+    assert proofs(windows, cells) == [Proof("a", 3, 100, 1000, 2, 20, 0.4)]
+    (proof,) = proofs(windows, cells, window_s=5)
+    assert proof.starved == 0.2
+    assert proofs(windows[:1], (), window_s=5)[0].starved is None
 
 
 def test_a_run_tells_of_the_phase_whose_times_are_lowest_by_quiet_agents_alone(synthetic: ModuleType) -> None:

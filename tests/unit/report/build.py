@@ -186,6 +186,7 @@ def build_load(recipe: LoadRecipe | None = None) -> RunResult:
             null_p50_ns=recipe.null_p99_ns // 2,
             null_p99_ns=recipe.null_p99_ns,
             cpu_share=recipe.cpu_share,
+            run_delay_ns=recipe.seconds * 30_000_000,
             connections=dict(recipe.connections),
         )
         for name in names

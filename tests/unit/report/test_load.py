@@ -37,7 +37,7 @@ def test_an_open_loop_shows_both_times_and_what_others_would_have_said(synthetic
     p99 = next(row for row in found if row and row[0] == "p99")
     assert float(p99[1]) > 50 * float(p99[2])
     assert f"a p99 of {p99[2]} ms, where users feel {p99[1]} ms" in flat(text)
-    assert ["agent-1", "0.020", "0.020", "0.040", "20%"] in found
+    assert ["agent-1", "0.020", "0.020", "0.040", "20%", "3%"] in found
     assert "well below the targets'" in text
     assert "may be the tail" not in text
     assert "not reached" not in text
@@ -69,8 +69,8 @@ def test_a_closed_loop_says_what_it_hides_and_defines_neither_lag_nor_wait(synth
     text = printed(synthetic.build_load(recipe))
     assert "queueing does not show" in flat(text)
     assert ["response", "service"] in rows(text)
-    assert ["agent-1", "0.020", "0.020", "0.040", "20%"] in rows(text)
-    assert "null echo's lag p99" in text
+    assert ["agent-1", "0.020", "0.020", "0.040", "20%", "3%"] in rows(text)
+    assert "null's lag p99" in text
     assert "Lag and wait are not defined here" in flat(text)
     assert "orrected" not in text
     assert "asked" not in text.split("redis, ms")[0]
