@@ -170,7 +170,7 @@ def all_proofs(result: RunResult) -> list[Proof]:
         LogError: a histogram is corrupt.
     """
     windows = (window for record in result.rounds for window in record.agents)
-    return proofs(windows, result.cells, result.scenario["timing"]["window_s"])
+    return proofs(windows, result.cells, result.scenario.get("timing", {}).get("window_s", 0.0))
 
 
 def run_doubts(result: RunResult) -> list[Doubt]:
