@@ -10,7 +10,7 @@ from kabench.backends.fake import FakeBackend
 from kabench.clock import SystemClock
 from kabench.controller import crew as crew_module
 from kabench.controller.observer import NullObserver
-from kabench.controller.run import _Session
+from kabench.controller.run import Session
 from kabench.core.identity import Outcomes
 from kabench.core.journal import BlockClosed
 from kabench.core.plan import BlockPlan
@@ -39,7 +39,7 @@ def test_a_machine_that_started_anew_in_a_block_voids_it(
     tmp_path: Path, after: str, codes: list[str]
 ) -> None:
     with RunStore.create(tmp_path, "r") as store:
-        session = _Session(SCENARIO, FakeBackend(), store, NullObserver(), SystemClock())
+        session = Session(SCENARIO, FakeBackend(), store, NullObserver(), SystemClock())
         boot_ids = [{"node-1": "boot-1"}, {"node-1": after}]
         session._close_block(BlockPlan(1, ("a",), (), ROLES), ROLES, False, [ROUND], boot_ids)
         [closed] = store.journal()
