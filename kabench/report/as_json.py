@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from kabench.analysis.connections import apart
 from kabench.analysis.instrument import all_proofs, run_doubts
 from kabench.analysis.loading import is_standing, loaded_of
 from kabench.core.result import RunResult
@@ -16,7 +17,8 @@ from kabench.report.load import load_doubts, not_reached
 def run_summary(result: RunResult, folder: str) -> dict[str, Any]:
     """What `kabench merge --json` prints of the run, with its placements, its comparison and the instrument's proof.
 
-    `doubts` says why a figure may be the generator's, `not_reached` where less than the asked rate reached a target.
+    `doubts` says why a figure may be the generator's, `not_reached` where less than the asked rate reached a target, and
+    `connections_apart` which connection was much slower than the fastest.
 
     Raises:
         LogError: a histogram in the results is corrupt.
@@ -36,6 +38,9 @@ def run_summary(result: RunResult, folder: str) -> dict[str, Any]:
         **result.summary,
         "instrument": [dataclasses.asdict(agent) for agent in agents],
         "doubts": [str(doubt) for doubt in doubts],
+        "connections_apart": [
+            str(one) for one in apart(w for record in result.rounds for w in record.agents)
+        ],
         "not_reached": short,
         "placements": placements,
         "comparison": msgspec.to_builtins(result.comparison),

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import msgspec
 
+from kabench.core.hlog import ConnectionFigure, Extremes
 from kabench.report.as_json import run_summary
 
 
@@ -23,7 +24,13 @@ def test_a_load_tells_its_instrument_doubts_and_what_was_not_reached(synthetic: 
     (short,) = found["not_reached"]
     assert short.startswith("redis: offered not reached: 6,000 of 24,000")
     calm = run_summary(synthetic.build_load(), "results/x")
-    assert calm["doubts"] == calm["not_reached"] == []
+    assert calm["doubts"] == calm["not_reached"] == calm["connections_apart"] == []
+    figures = [
+        ConnectionFigure(n, f"127.0.0.1:4000{n}", 500, mean_ns) for n, mean_ns in enumerate((80_000, 300_000))
+    ]
+    odd = synthetic.LoadRecipe(samples=50, connections={"redis-1": Extremes(*figures)})
+    (line,) = run_summary(synthetic.build_load(odd), "results/x")["connections_apart"]
+    assert line.startswith("redis-1: its slowest connection (127.0.0.1:40001 of agent-1")
 
 
 def test_a_run_tells_its_instrument_too(synthetic: ModuleType) -> None:
