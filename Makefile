@@ -85,6 +85,20 @@ perf: venv  ## the engine beside other load generators, into perf/ (ROWS="redis 
 	$(BIN)/python tests/perf/bench.py $(ROWS)
 	$(if $(ROWS),,$(BIN)/python tests/perf/perf_controller.py)
 
+FUZZ_RUNS ?= 300000
+FUZZ_READERS := resp opening http head
+FUZZ_SECONDS ?= 900
+
+.PHONY: fuzz
+fuzz: venv  ## coverage-guided fuzzing of the parsers: over a million inputs, a quarter of an hour a parser at most
+	@$(PIP) install --only-binary :all: --require-hashes --requirement tests/fuzz/requirements.txt || { \
+		echo "error: atheris has no wheel for $$($(BIN)/python --version); use another: make PYTHON=python3.11 venv" >&2; exit 1; }
+	@for reader in $(FUZZ_READERS); do \
+		$(BIN)/python tests/fuzz/fuzz_readers.py $$reader -runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_SECONDS) >.cache/fuzz-$$reader.log 2>&1 || { \
+			cat .cache/fuzz-$$reader.log; exit 1; }; \
+		echo "$$reader: $$(sed -n 's/^Done \([0-9]*\) runs in \([0-9]*\) second.*/\1 inputs in \2 s, nothing found/p' .cache/fuzz-$$reader.log)"; \
+	done
+
 UV_COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --quiet --upgrade --custom-compile-command "make lock"
 
@@ -94,6 +108,7 @@ lock: venv  ## resolve requirements.lock anew, for every platform, and the agent
 	$(UV_COMPILE) pyproject.toml --extra dev --group build --output-file requirements.lock
 	$(UV_COMPILE) --group agent --constraint requirements.lock --output-file agents/requirements.txt
 	$(UV_COMPILE) --group build --constraint requirements.lock --output-file agents/build-requirements.txt
+	$(UV_COMPILE) --group fuzz --output-file tests/fuzz/requirements.txt
 
 .PHONY: dist
 dist: venv  ## build the wheel into dist/

@@ -104,7 +104,7 @@ class HttpReader:
             return self._verdicts
         self._seen = None
         verdicts: list[Verdict] = []
-        self._verdicts = verdicts
+        self._verdicts, between = verdicts, not self._within
         if self._parser is None:
             return verdicts
         try:
@@ -117,7 +117,7 @@ class HttpReader:
             self._keep_head(data)
         elif self.keep_alive:
             self._begun, self._begun_bytes = [], 0
-            self._seen = data
+            self._seen = data if between else None
         return verdicts
 
     def end(self) -> list[Verdict]:
@@ -181,7 +181,8 @@ class HeadReader:
         if data == self._seen:
             return self._told
         verdicts: list[Verdict] = []
-        held = self._held + data
+        before = self._held
+        held = before + data
         while self.keep_alive and not self._broken and (end := held.find(_ENDS_HEAD)) >= 0:
             end += len(_ENDS_HEAD)
             self._take(_Head(held[:end]), verdicts)
@@ -190,7 +191,7 @@ class HeadReader:
             self._broken = True
             verdicts.append(Verdict.MALFORMED)
         self._held = b"" if self._broken or not self.keep_alive else held
-        whole = self.keep_alive and not self._held and not self._broken
+        whole = self.keep_alive and not before and not self._held and not self._broken
         self._seen, self._told = data if whole else None, verdicts
         return verdicts
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Sequence
-
-import hiredis
 
 from kabench.core.commands import COMMANDS, DATA, ELEMENTS, KEY, arguments
 from kabench.wire.messages import RedisLoad
 from kabench_agent.keys import FIELDS, counter_name, hash_name, key_name, list_name
 from kabench_agent.protocols.base import Requests, Verdict
-from kabench_agent.protocols.frames import LINE_BYTES, Frames
+from kabench_agent.protocols.frames import Frames
 
-_NOTHING = object()
 _ENDS_LINE = b"\r\n"
-_AGGREGATE = re.compile(rb"\r\n[*~%>|!]")
-"""What hiredis is not asked to read: of a list it makes room for all that the peer promises, it cannot tell whether one is
-whole, it takes attributes for replies, and it knows no long errors. It begins with the end of the line before."""
+_STRING, _NUMBER, _ZERO = b"$:0"
+_ONE = [Verdict.OK]
 
 Make = Callable[[int], Sequence[bytes]]
 
@@ -129,28 +124,33 @@ class RespOpening:
 class RespReader:
     """Verdicts on replies of either version. Without a value, alone or in a list, it is MISS; pushes are passed over.
 
-    `Frames` reads what is neither one short reply nor a row of them.
+    Strings and numbers are read here, which is quick; `Frames` reads what is anything else, or not whole.
     """
 
     keep_alive = True
 
     def __init__(self) -> None:
         self._frames = Frames()
-        self._parser = hiredis.Reader(notEnoughData=_NOTHING)
         self._seen: bytes | None = None  # what was fed last, if it was whole replies
         self._told: list[Verdict] = []
+        self._head = b"\xff"  # of the last string: `$LENGTH` and its line's end
+        self._whole_bytes = 1 << 60  # of a reply that begins so; there was none yet
 
     def feed(self, data: bytes) -> list[Verdict]:
         """A verdict for every whole reply."""
         if data == self._seen:  # then so is what it says: most servers say the same again and again
             return self._told
         frames = self._frames
-        verdicts = None
-        if frames.idle:
-            verdicts = _alone(data) or self._row(data)
-        if verdicts is None:
-            verdicts = frames.feed(data)
-        self._seen, self._told = data if frames.idle else None, verdicts
+        verdicts: list[Verdict] = []
+        read, whole = 0, frames.idle
+        if whole:
+            if len(data) == self._whole_bytes and data.startswith(self._head) and data.endswith(_ENDS_LINE):
+                self._seen, self._told = data, _ONE  # one string, as long as the last one
+                return _ONE
+            read = self._read_row(data, verdicts)
+        if read < len(data):
+            verdicts += frames.feed(data[read:])
+        self._seen, self._told = data if whole and frames.idle else None, verdicts
         return verdicts
 
     def end(self) -> list[Verdict]:
@@ -160,46 +160,28 @@ class RespReader:
     def close(self) -> None:
         """Nothing refers back."""
 
-    def _row(self, data: bytes) -> list[Verdict] | None:
-        """Replies to a pipeline by hiredis, which is quicker; None where `data` is something else."""
-        if len(data) > LINE_BYTES or not data.endswith(_ENDS_LINE) or _AGGREGATE.search(_ENDS_LINE + data):
-            return None
-        verdicts: list[Verdict] = []
-        gets = self._parser.gets
-        try:
-            self._parser.feed(data)
-            while (reply := gets()) is not _NOTHING:
-                verdicts.append(Verdict.OK if type(reply) is bytes else _judge(reply))
-        except hiredis.ProtocolError:
-            self._parser = hiredis.Reader(notEnoughData=_NOTHING)
-            return None
-        if self._parser.has_data():  # the last is not whole
-            self._parser = hiredis.Reader(notEnoughData=_NOTHING)
-            return None
-        return verdicts
-
-
-_KNOWN = {
-    b"+OK\r\n": [Verdict.OK],
-    b"$-1\r\n": [Verdict.MISS],
-    b"_\r\n": [Verdict.MISS],
-}
-_STRING = [Verdict.OK]
-
-
-def _alone(data: bytes) -> list[Verdict] | None:
-    """The verdict on `data` where it is one whole string, or one of the commonest replies."""
-    if data[:1] != b"$":
-        return _KNOWN.get(data)
-    line_ends = data.find(_ENDS_LINE)
-    digits = data[1:line_ends]
-    if line_ends < 2 or not digits.isdigit() or (digits[:1] == b"0" and digits != b"0"):
-        return None
-    return _STRING if len(data) == line_ends + 4 + int(digits) and data.endswith(_ENDS_LINE) else None
-
-
-def _judge(reply: object) -> Verdict:
-    if reply is None:
-        return Verdict.MISS
-    # NOAUTH, OOM, WRONGTYPE, LOADING, …: the server answered, and refused
-    return Verdict.REPLY if isinstance(reply, hiredis.ReplyError) else Verdict.OK
+    def _read_row(self, data: bytes, verdicts: list[Verdict]) -> int:
+        """Whole strings, numbers and OKs, one behind the other; returns how far they go."""
+        at, size, ok = 0, len(data), Verdict.OK
+        while at < size:
+            if data.startswith(self._head, at):  # strings of a length, as values mostly are
+                end = at + self._whole_bytes
+                if data[end - 2 : end] != _ENDS_LINE:
+                    return at
+            elif data.startswith(b"+OK\r\n", at):
+                end = at + 5
+            else:
+                line_ends = data.find(_ENDS_LINE, at)
+                digits = data[at + 1 : line_ends] if line_ends > 0 else b""
+                if not digits.isdigit() or len(digits) > 9 or (digits[0] == _ZERO and len(digits) > 1):
+                    return at
+                if data[at] == _STRING:
+                    self._head = data[at : line_ends + 2]
+                    self._whole_bytes = len(self._head) + int(digits) + 2
+                    continue
+                if data[at] != _NUMBER:
+                    return at
+                end = line_ends + 2
+            verdicts.append(ok)
+            at = end
+        return at

@@ -229,6 +229,14 @@ def test_the_same_bytes_within_a_reply_are_not_the_same():
     assert one.feed(again) == [OK]
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_end_of_a_reply_again_is_none(method):
+    one = reader(method=method)
+    assert one.feed(reply()[:-4]) == []
+    assert one.feed(b"\r\n\r\n") == [OK]
+    assert one.feed(b"\r\n\r\n") != [OK]
+
+
 PARTS = [
     (reply(), OK),
     (reply(404, b"Content-Length: 3\r\n", b"abc"), STATUS),

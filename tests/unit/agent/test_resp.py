@@ -11,7 +11,7 @@ from kabench.core.commands import COMMANDS, ELEMENTS
 from kabench.wire.messages import RedisLoad
 from kabench_agent.protocols.base import ROOM_BYTES, Requests, Verdict
 from kabench_agent.protocols.frames import DEPTH, LINE_BYTES, STRING_BYTES, Frames
-from kabench_agent.protocols.resp import RespCodec, RespOpening, RespReader, _alone
+from kabench_agent.protocols.resp import RespCodec, RespOpening, RespReader
 
 OK, REPLY, MISS, MALFORMED = Verdict.OK, Verdict.REPLY, Verdict.MISS, Verdict.MALFORMED
 
@@ -128,6 +128,7 @@ def test_replies_of_every_type(reply, verdict):
 @pytest.mark.parametrize(
     "reply",
     [
+        b"$7\r\nabc\r1\r\n\n$-1\r\n",  # hiredis passes over the two bytes after a string, whatever they are
         b"hello\r\n",
         b"\r\n",
         b":\r\n",
@@ -228,8 +229,6 @@ def test_whatever_comes_in_whatever_pieces_the_verdicts_are_the_same(begin, end,
 @given(NOISE)
 def test_short_cuts_say_what_the_whole_way_says(stream):
     assert RespReader().feed(stream) == Frames().feed(stream)
-    alone = _alone(stream)
-    assert alone is None or alone == Frames().feed(stream)
 
 
 def by_hiredis(stream):
@@ -271,6 +270,7 @@ def test_the_same_bytes_after_half_a_reply_are_not_the_same():
     assert reader.feed(b"+OK\r\n") == []
     assert reader.feed(b"\r\n+OK\r\n") == [OK, OK]
     assert reader.feed(b"+OK\r\n") == [OK]
+    assert [reader.feed(piece) for piece in (b"-1$0", b"\r\n", b"\r\n")] == [[], [REPLY], [MALFORMED]]
 
 
 def opening(**more):
