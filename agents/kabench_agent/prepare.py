@@ -96,15 +96,16 @@ async def _wait_until_ready(target: Target, session: aiohttp.ClientSession, atte
     pause_s = FIRST_PAUSE_S
     last = ""
     while attempts.left_s > 0:
+        patience_s = min(ATTEMPT_S, attempts.left_s)
         try:
-            async with asyncio.timeout(min(ATTEMPT_S, attempts.left_s)):
+            async with asyncio.timeout(patience_s):
                 if isinstance(target.load, RedisLoad):
                     await _ask_redis(target)
                 else:
                     await _ask_http(target, target.load, session)
             return
         except TimeoutError:
-            if attempts.left_s > 0:
+            if patience_s == ATTEMPT_S:  # timers may fire early, so what is left now does not tell
                 last = SILENT
         except _NotYetError as error:
             last = str(error)

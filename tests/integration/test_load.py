@@ -99,7 +99,7 @@ def test_two_servers_are_driven_and_every_request_is_accounted_for(
         counts = phase[kind]["requests"]
         assert counts["ok"] == counts["sent"] == counts["planned"] > 120
         assert counts["error"] == counts["timeout"] == counts["skipped"] == 0
-        assert 0 < phase[kind]["service_ns"]["p50"] <= phase[kind]["response_ns"]["p50"]
+        assert 0 < phase[kind]["service_ns"]["max"] <= phase[kind]["response_ns"]["max"]
     # the server has counted the same requests, and those that filled its key space
     assert redis.calls("get") + redis.calls("set") == phase["redis"]["requests"]["sent"] + 100
     assert len({header.seed for header in headers(loaded.folder)}) == 2
@@ -126,7 +126,8 @@ def test_rates_that_change_within_the_window_are_offered(load: Any, redis: load_
     loaded = load(redis.url, "--steps", "200,1000", "--arrivals", "constant", *SHORT, "--duration", "2s")
     assert loaded.code == 0
     [record] = read_result(loaded.folder).cells
-    assert record.series.ok[:2] == [pytest.approx(200, abs=3), pytest.approx(1000, abs=3)]
+    # by completion: what was in flight at a second's end belongs to the next one
+    assert record.series.ok[:2] == [pytest.approx(200, abs=20), pytest.approx(1000, abs=50)]
 
 
 def test_a_scenario_s_servers_are_driven_with_flags_in_its_place(
