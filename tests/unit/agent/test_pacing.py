@@ -46,6 +46,39 @@ async def test_it_wakes_at_the_instant_or_after_it_and_again_when_armed_again(ma
     pacer.stop()
 
 
+@on_linux
+async def test_what_is_near_is_waited_for_awake_and_what_is_put_off_is_not_called_early():
+    pacer, woken = TimerfdPacer(), Woken()
+    pacer.start(woken)
+    pacer._near_ns = 3 * MS
+    for _ in range(20):
+        due_ns = CLOCK.monotonic_ns() + MS // 10
+        pacer.arm(due_ns)
+        assert await woken.next() >= due_ns
+    pacer.arm(CLOCK.monotonic_ns() + MS)
+    due_ns = CLOCK.monotonic_ns() + 10 * MS
+    pacer.arm(due_ns)
+    assert await woken.next() >= due_ns
+    pacer.arm(due_ns + 3600_000 * MS)
+    pacer.arm(CLOCK.monotonic_ns() + MS)
+    await woken.next()
+    assert len(woken.at_ns) == 22
+    pacer.stop()
+
+
+@on_linux
+async def test_after_its_end_nothing_is_waited_for_awake():
+    pacer, woken = TimerfdPacer(), Woken()
+    pacer.start(woken)
+    pacer._near_ns = 3 * MS
+    pacer.arm(CLOCK.monotonic_ns() + MS)
+    pacer.stop()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not woken.at_ns
+    assert not pacer._turning
+
+
 @pytest.mark.parametrize("make", PACERS)
 async def test_an_instant_that_has_passed_wakes_at_once(make):
     pacer, woken = make(), Woken()
@@ -115,7 +148,10 @@ async def test_python_3_13s_own_timerfd_is_used_where_there_is_one(monkeypatch):
     monkeypatch.setattr(os, "timerfd_settime_ns", seen, raising=False)
     pacer, woken = TimerfdPacer(), Woken()
     pacer.start(woken)
+    assert calls  # what setting it takes is looked at
+    pacer._near_ns = -(1 << 62)
     pacer.arm(77)
     await woken.next()
     pacer.stop()
-    assert calls == [(1, 77)]  # flag 1: an absolute time
+    assert calls[-1] == (1, 77)
+    assert {flags for flags, _ in calls} == {1}  # an absolute time
