@@ -171,21 +171,35 @@ def test_whatever_fails_counts_against_the_errors_allowed(failing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("agent", "said"),
+    ("lag_ns", "agent", "said"),
     [
+        (1_600_000, AGENT, "p99 is 3 ms, and the sends alone were 1.6 ms late at p99"),
         (
-            replace(AGENT, lag_p99_ns=600_000),
-            "node-1 was 0.6 ms late at sending (lag p99), and 1 ms are promised",
+            1000,
+            replace(AGENT, null_p99_ns=1_600_000),
+            "p99 is 3 ms, and node-1's null echo, a server that does nothing",
         ),
-        (replace(AGENT, null_p99_ns=500_000), "node-1 took 0.5 ms (p99) for its null echo"),
-        (replace(AGENT, cpu_share=0.97), "node-1 used 97% of a CPU"),
+        (1000, replace(AGENT, cpu_share=0.97), "node-1 used 97% of a CPU"),
     ],
 )
-def test_where_the_generator_may_be_the_tail_it_is_said(agent: AgentWindow, said: str) -> None:
-    found = verdict(cell("a", SLOW), agent=agent)
+def test_where_the_generator_may_be_the_tail_it_is_said(lag_ns: int, agent: AgentWindow, said: str) -> None:
+    found = verdict(cell("a", SLOW, lag_ns=lag_ns), agent=agent)
     assert found.outcome == "generator"
     assert said in found.detail
-    assert verdict(cell("a", FAST), agent=agent).outcome == "holds"
+    assert verdict(cell("a", FAST, lag_ns=lag_ns), agent=agent).outcome == "holds"
+
+
+def test_a_generator_that_is_late_itself_is_not_to_blame_for_a_far_longer_queue() -> None:
+    agent = replace(AGENT, null_p99_ns=900_000)  # almost all of what is promised
+    assert verdict(cell("a", SLOW, lag_ns=900_000), agent=agent).outcome == "slo"
+
+
+def test_a_median_is_held_against_the_instrument_s_median() -> None:
+    promise = parse_promise("p50 < 0.1ms")
+    agent = replace(AGENT, null_p50_ns=40_000, null_p99_ns=400_000)
+    assert verdict(cell("a", FAST), promise=promise, agent=agent).outcome == "slo"
+    slower = replace(agent, null_p50_ns=300_000)
+    assert verdict(cell("a", FAST), promise=promise, agent=slower).outcome == "generator"
 
 
 def test_a_rate_that_was_not_offered_never_holds() -> None:
