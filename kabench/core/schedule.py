@@ -150,6 +150,9 @@ def compute(
 
 def _merged(drawn: Sequence[tuple[Ints, Ints]]) -> Schedule:
     """One schedule of each stream's (due, operation)."""
+    if len(drawn) == 1:  # nothing to sort
+        ((due_ns, op),) = drawn
+        return Schedule(due_ns, np.zeros(due_ns.size, dtype=np.int64), op)
     empty = np.empty(0, dtype=np.int64)
     due_ns = np.concatenate([empty, *(due for due, _ in drawn)])
     target = np.repeat(np.arange(len(drawn), dtype=np.int64), [due.size for due, _ in drawn])
