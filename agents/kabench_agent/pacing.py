@@ -112,7 +112,7 @@ class TimerfdPacer:
     def start(self, wake: Callable[[], None]) -> None:
         """Make the timer and have the loop watch it."""
         self._timer = _Timerfd()
-        self._near_ns = min(self._timer.cost_ns() * 3 // 2, LONGEST_AWAKE_NS)
+        self._near_ns = min(self._timer.cost_ns(), LONGEST_AWAKE_NS)
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._timer.fd, self._ready)
