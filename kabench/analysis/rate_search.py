@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kabench.analysis.instrument import BUSY
 from kabench.analysis.pooling import BEYOND_TO_INFER, merged
 from kabench.core.histogram import Histogram
 from kabench.core.identity import Metric, Outcomes
 from kabench.core.result import AgentWindow, CellRecord, Tried
+from kabench.core.spec import NS_PER_S
 from kabench.errors import SpecError
 
 ERRORS_ALLOWED = 0.001
@@ -24,8 +26,6 @@ RIVAL = 0.5
 """Part of a time that breaks the promise from which on the generator's own may be its cause."""
 NULL_TAIL = 0.99
 """From this quantile on, the null echo's p99 is held against it, and below it its p50."""
-BUSY = 0.95
-"""CPU share of an agent from which on it can send or read no faster."""
 LATE_SHARE = 0.01
 """Part of the window by which half of the sends were late, from which on the rate was not offered."""
 
@@ -224,9 +224,10 @@ def _generator(
     Its own times are held against what was measured and not against what was promised: a server whose queue grows to 300 ms
     is beyond its limit, whether or not the generator is 10 ms late by then.
     """
-    busy = max(agents, key=lambda agent: agent.cpu_share, default=None)
-    if busy is not None and busy.cpu_share >= BUSY:
-        return f"{busy.agent} used {busy.cpu_share:.0%} of a CPU"
+    starved = {agent.agent: (agent.run_delay_ns or 0) / NS_PER_S / window_s for agent in agents}
+    busy = max(agents, key=lambda agent: agent.cpu_share + starved[agent.agent], default=None)
+    if busy is not None and busy.cpu_share + starved[busy.agent] >= BUSY:
+        return f"{busy.agent} used {busy.cpu_share:.0%} of a CPU, and waited for one {starved[busy.agent]:.0%} of the time"
     late = _not_offered(window_s, cells)
     if late:
         return late

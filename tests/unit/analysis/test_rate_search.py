@@ -179,7 +179,12 @@ def test_whatever_fails_counts_against_the_errors_allowed(failing: str) -> None:
             replace(AGENT, null_p99_ns=1_600_000),
             "p99 is 3 ms, and node-1's null echo, a server that does nothing",
         ),
-        (1000, replace(AGENT, cpu_share=0.97), "node-1 used 97% of a CPU"),
+        (1000, replace(AGENT, cpu_share=0.97), "node-1 used 97% of a CPU, and waited for one 0% of the time"),
+        (
+            1000,
+            replace(AGENT, run_delay_ns=500_000_000),
+            "node-1 used 40% of a CPU, and waited for one 50% of the time",
+        ),
     ],
 )
 def test_where_the_generator_may_be_the_tail_it_is_said(lag_ns: int, agent: AgentWindow, said: str) -> None:
