@@ -28,7 +28,9 @@ class Echo(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.fd = sock.fileno()
 
     def data_received(self, data):
         now_ns = time.monotonic_ns()
@@ -39,7 +41,8 @@ class Echo(asyncio.Protocol):
     def answer(self, received_ns):
         if self.transport.is_closing():
             return
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        # not by the transport, which writes when the loop has done all else: later than what is noted here
+        os.write(self.fd, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         self.server.log.append((received_ns, time.monotonic_ns()))
 
 
@@ -57,12 +60,24 @@ class Server:
         self.count += 1
         if self.count == self.stall_at:
             time.sleep(self.options["stall_ns"] / 1e9)
-        low, high = self.options["delay_ns"]
-        if high == 0:
+        delay_ns = self.delay_ns()
+        if delay_ns == 0:
             connection.answer(now_ns)
             return
-        delay_s = float(self.rng.uniform(low, high)) / 1e9
-        asyncio.get_running_loop().call_later(delay_s, connection.answer, now_ns)
+        asyncio.get_running_loop().call_later(delay_ns / 1e9, connection.answer, now_ns)
+
+    def delay_ns(self):
+        """One of the distribution that was asked for: its name, and its numbers."""
+        name, *numbers = self.options["delay"]
+        if name == "fixed":
+            return numbers[0]
+        if name == "uniform":
+            return float(self.rng.uniform(*numbers))
+        if name == "lognormal":
+            median_ns, sigma = numbers
+            return median_ns * float(self.rng.lognormal(0, sigma))
+        low_ns, high_ns, share = numbers  # bimodal
+        return high_ns if self.rng.random() < share else low_ns
 
 
 async def serve(options):
