@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kabench.cli import main
+from kabench.core.journal import RunStarted
+from kabench.core.spec import Scenario
 
 
 def test_runs_of_different_scenarios_are_merged_only_when_told(
@@ -74,3 +77,30 @@ def test_a_corrupt_journal_is_not_resumed(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "journal.jsonl").write_bytes(b"no event\n")
     assert main(["run", "--resume", str(tmp_path)]) == 4
     assert "line 1 is no event" in capsys.readouterr().err
+
+
+def test_a_run_whose_results_lack_a_secret_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = Scenario.model_validate(
+        {
+            "name": "s",
+            "phases": [{"name": "a", "policy": "default"}],
+            "targets": [{"name": "cache", "kind": "redis", "redis": {"password": "s3cret"}}],
+        }
+    )
+    opening = RunStarted(
+        run="r",
+        kabench="0",
+        backend="local",
+        placement_note="",
+        scenario=scenario.model_dump(mode="json"),
+        scenario_sha256=scenario.fingerprint,
+        seed=1,
+        realtime_ns=1,
+    )
+    (tmp_path / "journal.jsonl").write_bytes(msgspec.json.encode(opening) + b"\n")
+    assert main(["run", "--resume", str(tmp_path)]) == 2
+    assert (
+        "--resume: results keep no secrets, and cache needs one; start a new run" in capsys.readouterr().err
+    )
