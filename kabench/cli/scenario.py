@@ -24,9 +24,11 @@ def show(source: Source = "seed") -> None:
 def validate(source: Source = "seed") -> None:
     """Check a scenario, and print what it would do."""
     from kabench.cli.sources import load_source
+    from kabench.core.load_flags import describe_load
     from kabench.core.plan import describe_plan
 
-    for line in describe_plan(load_source(source)):
+    scenario = load_source(source)
+    for line in describe_load(scenario) if scenario.standing else describe_plan(scenario):
         typer.echo(line)
     typer.echo(f"{source}: valid")
 

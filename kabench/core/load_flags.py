@@ -220,6 +220,8 @@ def _load(changes: _Changes, flags: LoadFlags) -> None:
         raise SpecError("--arrivals: in a closed loop requests leave when replies come; leave it out")
     put = changes.put
     put("--arrivals", ("load", "arrivals"), flags.arrivals)
+    for phase in changes.data["phases"] if given else ():
+        phase["rate_per_s"] = None  # a file's phases may have rates of their own
     if flags.closed:
         put("--closed", ("load", "loop"), "closed")
     elif given:
@@ -405,14 +407,21 @@ def describe_load(scenario: Scenario, *, searching: bool = False) -> Iterator[st
         total += f", {each} of each of {agents} agents"
     if load.pipeline > 1:
         total += f", {load.pipeline} requests in flight on each"
-    yield f"load      {_how(scenario)}{' at first' if searching else ''}; {total}"
+    at_first = " at first" if searching else ""
+    yield f"load      {_how(scenario, searching=searching)}{at_first}; {total}"
+    phases, blocks = len(scenario.phases), scenario.blocks.planned
+    if phases * blocks > 1 and not searching:
+        yield f"plan      {_count(blocks, 'block')} of {_count(phases, 'phase')}: {blocks * phases} windows"
     yield f"window    {timing.warm_up_s:g} s warm-up, then {timing.window_s:g} s; seed {scenario.seed}"
 
 
-def _how(scenario: Scenario) -> str:
+def _how(scenario: Scenario, *, searching: bool) -> str:
     load = scenario.load
     if load.loop == "closed":
         return "closed loop (each request waits for the reply before it)"
+    if not searching and any(phase.rate_per_s for phase in scenario.phases):
+        own = [f"{phase.name} {phase.rate_per_s or load.rate_per_s:,.10g}/s" for phase in scenario.phases]
+        return f"open loop, {', '.join(own)} in all, {load.arrivals} arrivals"
     if not load.profile:
         return f"open loop, {load.rate_per_s:,.10g}/s in all, {load.arrivals} arrivals"
     rates = [load.rate_per_s * point.factor for point in load.profile]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,3 +262,21 @@ def test_the_plan_is_told() -> None:
         "window    1 s warm-up, then 10 s; seed 7",
     ]
     assert "closed loop" in list(describe_load(load(REDIS, closed=True, connections=1)))[1]
+
+
+def test_the_example_has_two_rates_and_is_told_as_it_is() -> None:
+    file = Path(__file__).parents[3] / "examples" / "standing.yaml"
+    scenario = with_flags(load_scenario(file.read_text(), file.name), LoadFlags(agents=2))
+    assert [phase.rate_per_s for phase in scenario.phases] == [1000, 4000]
+    assert list(describe_load(scenario))[2:] == [
+        "load      open loop, calm 1,000/s, busy 4,000/s in all, poisson arrivals; 100 connections to each target, 50 of "
+        "each of 2 agents",
+        "plan      2 blocks of 2 phases: 4 windows",
+        "window    1 s warm-up, then 3 s; seed 1",
+    ]
+    searched = list(describe_load(scenario, searching=True))
+    assert searched[2].startswith(
+        "load      open loop, 2,400/s in all, poisson arrivals at first; 100 connections"
+    )
+    assert len(searched) == 4
+    assert {phase.rate_per_s for phase in with_flags(scenario, LoadFlags(rate_per_s=7.0)).phases} == {None}
