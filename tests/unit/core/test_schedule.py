@@ -1,5 +1,6 @@
 """Arrivals: the same seed gives the same, different agents differ, and the counts and gaps are what was asked for."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from kabench.core.schedule import NS_PER_S, ZIPF_EXPONENT, Arrivals, Operations, Stream, compute
+from kabench.core.seeds import derive_seed
 
 STREAMS = (Stream("redis-0", 300.0, (8.0, 2.0), keys=100), Stream("echo-0", 200.0), Stream("none", 0.0))
 
@@ -109,6 +112,29 @@ def test_poisson_gaps_are_exponential():
     distance = np.abs(ranks - (1 - np.exp(-gaps))).max()
     assert distance < 1.95 / math.sqrt(gaps.size)
     assert abs(np.corrcoef(np.diff(due_ns)[:-1], np.diff(due_ns)[1:])[0, 1]) < 4 / math.sqrt(gaps.size)
+
+
+@pytest.mark.parametrize("rate", [50.0, 1000.0, 20_000.0])
+def test_poisson_arrivals_pass_a_kolmogorov_smirnov_test(rate):
+    """scipy's, at whatever size of pieces they are drawn in: gaps are exponential, and instants even over the window."""
+    for seed in range(3):
+        due_ns = made(seed, streams=(Stream("t", rate),), warm_up_s=0.0, window_s=20_000 / rate).due_ns
+        assert stats.kstest(np.diff(due_ns) * rate / NS_PER_S, "expon").pvalue > 1e-4
+        assert stats.kstest(due_ns * rate / NS_PER_S / 20_000, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+def test_no_two_agents_send_the_same_sequence(arrivals):
+    """Agents have seeds of their own, derived as a controller does: at 300/s for 10 s no two share more than an instant."""
+    streams = (Stream("t", 300.0, keys=1000),)
+    seen = [
+        made(derive_seed(1, "agent", 1, f"node-{number}"), arrivals, streams, warm_up_s=0.0)
+        for number in range(20)
+    ]
+    for one, other in itertools.combinations(seen, 2):
+        assert np.intersect1d(one.due_ns, other.due_ns).size <= 1
+        size = min(one.op.size, other.op.size)
+        assert (one.op[:size] == other.op[:size]).mean() < 0.01
 
 
 def test_streams_of_one_agent_are_independent():
