@@ -73,11 +73,11 @@ class ClosedConnection(Connection):
         self.runs: deque[Run] = deque()  # oldest first
         self._pool: ClosedPool
 
-    def write(self, requests: bytes) -> None:
+    def ask(self, ops: list[int]) -> None:
         """Hand requests to the socket."""
         assert self._transport is not None
         try:
-            self._transport.write(requests)
+            self._transport.write(b"".join(map(self._pool.encode, ops)))
         except RuntimeError:
             self.refused()
 
@@ -232,7 +232,7 @@ class ClosedPool(Pool):
         """The next `count` requests."""
         ops = self.draws.next(count)
         connection.runs.append(Run(now_ns, ops))
-        connection.write(b"".join(map(self.encode, ops)))
+        connection.ask(ops)
 
     def _all_ok(self, connection: ClosedConnection, verdicts: list[Verdict], now_ns: int) -> bool:
         """Match replies that are all well with as many requests, run by run; False where they are not, and nothing was done.

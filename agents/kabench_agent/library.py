@@ -118,10 +118,9 @@ class LibraryConnection(_Asking, Connection):
     def send(self, index: int, now_ns: int, request: bytes) -> None:
         """Ask."""
         flights = self._pool.flights
-        flights.sent_ns[index] = now_ns
-        flights.connection[index] = self.number
+        flights.send(index, now_ns, self.number)
         self.queue.append(index)
-        self._call(flights.op[index])
+        self._call(flights.operation(index))
 
     def _answered(self, verdicts: list[Verdict]) -> None:
         self._pool.replied(self, verdicts, True)
@@ -130,9 +129,8 @@ class LibraryConnection(_Asking, Connection):
 class LibraryClosedConnection(_Asking, ClosedConnection):
     """In a closed loop."""
 
-    def issue(self, ops: list[int], now_ns: int, requests: bytes) -> None:
+    def ask(self, ops: list[int]) -> None:
         """Ask."""
-        self.runs.append((now_ns, ops))
         for op in list(ops):
             self._call(op)
 

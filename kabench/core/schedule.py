@@ -238,8 +238,9 @@ class _Poisson(_Source):
         return self._rng.poisson(np.diff(borders) * per_ns), borders[1:], pieces[0]
 
     def _places(self, piece: int, count: int) -> Floats:
-        begin = self._until[piece - 1] if piece else 0.0
-        return begin + np.sort(self._rng.random(count)) * (self._until[piece] - begin)
+        begin = float(self._until[piece - 1]) if piece else 0.0
+        places: Floats = begin + np.sort(self._rng.random(count)) * (self._until[piece] - begin)
+        return places
 
 
 class _Constant(_Source):
@@ -262,7 +263,8 @@ class _Constant(_Source):
         return self._at(self._numbers[piece] + np.arange(count))
 
     def _at(self, numbers: Ints) -> Floats:
-        return (self._phase + numbers) * self._period_ns if numbers.size else np.empty(0)
+        places: Floats = numbers.astype(np.float64)
+        return (self._phase + places) * self._period_ns if numbers.size else places
 
     def _before(self, area_ns: float) -> int:
         """How many arrivals come before the integral reaches `area_ns`."""

@@ -12,6 +12,7 @@ from window_kit import MS, drive, order
 from kabench.core.commands import COMMANDS
 from kabench.errors import AgentError
 from kabench.wire.messages import HttpLoad, RedisLoad, Target, Tls
+from kabench_agent.flights import SMALLEST
 
 LOOPS = pytest.mark.parametrize("loop", ["open", "closed"])
 
@@ -65,6 +66,15 @@ def test_nil_is_no_error_of_keys_that_nobody_filled(tmp_path):
         target = replace(redis_target(server.port, fill=False, mix=(("mget", 1.0), ("get", 1.0))), fill=False)
         counts, _ = uvloop.run(drive(order(target)))
     assert counts.ok == counts.sent > 30
+
+
+def test_an_open_loop_goes_on_when_its_rings_have_turned(tmp_path):
+    """More requests than are kept at a time: each has its own operation and instants all the same."""
+    with redis_kit.Redis(tmp_path) as server:
+        target = replace(redis_target(server.port), rate_per_s=3000.0, connections=8)
+        counts, service = uvloop.run(drive(order(target, window_ns=2000 * MS)))
+    assert counts.sent == counts.planned > SMALLEST
+    assert counts.ok == counts.sent == service.total
 
 
 @LOOPS
