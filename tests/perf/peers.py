@@ -265,8 +265,8 @@ def fast_http_user(port, seconds):
     return Turn(found["requests"] / found["seconds"], found["cpu_s"] * 1e6 / found["requests"])
 
 
-def bare_loop(kind):
-    """One turn of the bare loop in C."""
+def bare_loop(kind, rate=0):
+    """One turn of the bare loop in C; paced where there is a rate."""
     program = built("bare_loop")
     request = {
         "redis": b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key_name(7)), key_name(7)),
@@ -278,6 +278,7 @@ def bare_loop(kind):
             file.write(request)
             file.flush()
             command = [program, str(port), str(CONNECTIONS), str(int(seconds * 1000)), file.name]
+            command += [str(rate)] if rate else []
             text, cpu_s = run(command, perf_kit.cpus()[0])
         count, took_s = text.split()
         return Turn(int(count) / float(took_s), cpu_s * 1e6 / int(count))

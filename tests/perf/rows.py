@@ -25,6 +25,7 @@ TURNS = 5
 TURN_S = 1.5
 WHOLE_TURN_S = 2  # wrk, hey and Locust take whole seconds
 RATE_PER_S = 20_000
+PACED = "a bare paced loop in C"
 TAIL = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
@@ -142,10 +143,22 @@ def cpu():
                     kind, port, TURN_S, loop="open", rate=RATE_PER_S
                 ),
                 name: tool,
+                PACED: lambda kind=kind, port=port: peers.bare_loop(kind, RATE_PER_S)(port, TURN_S),
             }
             seen, missing = interleaved(contenders)
             what = f"CPU a request, {kind}, open loop at 20,000/s: {name} in closed loop"
-            if missing:
+            if PACED not in missing:
+                mine, others = ([turn.cpu_us for turn in seen[one]] for one in ("kabench", PACED))
+                lines.append(
+                    Line(
+                        f"CPU a request, {kind}, open loop at 20,000/s: {PACED}",
+                        "shown",
+                        perf_kit.ratio(mine, others),
+                        None,
+                        detail={"cpu_us": [statistics.median(mine), statistics.median(others)]},
+                    )
+                )
+            if name in missing:
                 lines.append(Line(what, "≤ 2×", {}, None, detail={"missing": name}))
                 continue
             mine, others = ([turn.cpu_us for turn in seen[one]] for one in ("kabench", name))
@@ -336,13 +349,17 @@ TRUTH_PER_S = 1000.0
 
 
 def truth():
-    """Servers that record the delay they really gave: our percentiles beside those of their record."""
+    """Servers that record the delay they really gave: our percentiles beside those of their record.
+
+    Tens of milliseconds, since in a virtual machine what is no delay of the server's, two wake-ups from sleep, takes 0.1 to
+    0.2 ms; the figures behind the line show it.
+    """
     rng = np.random.default_rng(1)
     count = 50_000
     delays_ms = {
-        "fixed": np.full(count, 20.0),
-        "lognormal": rng.lognormal(np.log(15.0), 0.5, count),
-        "bimodal": np.where(rng.random(count) < 0.9, 10.0, 60.0) + rng.random(count),
+        "fixed": np.full(count, 40.0),
+        "lognormal": rng.lognormal(np.log(40.0), 0.5, count),
+        "bimodal": np.where(rng.random(count) < 0.9, 30.0, 120.0) + rng.random(count),
     }
     return [
         line for name, values in delays_ms.items() for line in _truth(name, (values * 1e6).astype(np.int64))
