@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import hiredis  # noqa: F401 - asyncio-redis' quick protocol needs it, and does not ask for it
 import msgspec
 
 from kabench.core.commands import COMMANDS, ELEMENTS

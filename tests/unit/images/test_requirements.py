@@ -1,6 +1,8 @@
 """The agent image's requirements: those of the lock, and all that the agent imports."""
 
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PYTHONS = ("3.11", "3.12", "3.13")
+OPTIONAL = {"isal", "pybase64"}
+"""`core.inflate` does without, and an agent reads no logs."""
 AGENT_FILES = ("requirements.txt", "build-requirements.txt")
 
 
@@ -46,12 +50,28 @@ def test_the_image_has_all_that_its_programs_import_and_their_dependencies_and_n
     imported = set()
     for package in ("kabench_agent", "kabench_targets"):
         imported |= graph.find_upstream_modules(package, as_package=True)
-    outside = {name for name in imported if graph.is_module_squashed(name)}
+    outside = {name for name in imported if graph.is_module_squashed(name)} - OPTIONAL
     distributions = metadata.packages_distributions()
     wanted = {canonicalize_name(found) for name in outside for found in distributions.get(name, ())}
     assert {"aiohttp", "numpy"} <= wanted  # the graph saw the outside
 
     assert set(pins(REPOSITORY / "agents/requirements.txt")) == closure(wanted)
+
+
+def test_what_the_image_lacks_is_not_missed():
+    """As in the image: no module of that name is found, and a log is still read."""
+    code = """if True:
+        import sys
+        sys.modules |= {"isal": None, "pybase64": None}
+        import importlib.util as util
+        find = util.find_spec
+        util.find_spec = lambda name, *more: None if name in ("isal", "pybase64") else find(name, *more)
+        import kabench_agent.__main__
+        from kabench.core import inflate
+        assert not inflate.FAST
+        assert inflate.from_base64("AP8=") == bytes([0, 255])
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def closure(wanted):
