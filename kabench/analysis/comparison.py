@@ -74,8 +74,11 @@ def contrast_pairs(scenario: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(role, A, B) of every contrast that the phases allow.
 
     "effect" is the first phase against the second, unless both are placed in the same way; "oracle" the arm pinned to noisy
-    nodes against the one pinned to quiet nodes; "a/a" the first two phases that are placed in the same way.
+    nodes against the one pinned to quiet nodes; "a/a" the first two phases that are placed in the same way. Phases that are
+    standing may differ in their rates, and are not compared.
     """
+    if any(phase.get("standing") for phase in scenario["phases"]):
+        return []
     ways = {str(phase["name"]): way_of(phase) for phase in scenario["phases"]}
     names = list(ways)
     pairs = []

@@ -202,10 +202,13 @@ def _told(observer: TerminalObserver, line: str) -> None:
 
 def _tell(request: LoadRequest, result: RunResult, folder: Path) -> None:
     """A search is told by its tries, anything else by its figures."""
+    from kabench.report.charts import draw_all
+
     tries = tries_of(result)
     if not tries:
         tell(result, folder, as_json=request.as_json, correct_ns=_ns(request.correct_s))
         return
+    draw_all(result, folder)
     if request.as_json:
         say_json(run_summary(result, str(folder)) | {"search": search_summary(tries)})
         return

@@ -203,6 +203,7 @@ def test_a_search_keeps_every_try_and_gives_the_reason(
     assert [tried["rate_per_s"] for tried in search["tries"]] == [2, 2, 1, 1]
     assert search["rate_per_s"] is None
     assert search["sentence"].startswith("No rate was found that holds p50 < 1us: even at 1/s")
+    assert (loaded.folder / "latency.png").exists()
     assert set(loaded.figures()["phases"]) <= {"try-01", "try-02", "try-03", "try-04"}
     assert main(["merge", str(loaded.folder)]) == 0
     assert main(["chart", str(loaded.folder)]) == 0

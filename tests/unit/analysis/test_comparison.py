@@ -166,6 +166,7 @@ def test_the_order_of_cells_changes_nothing(synthetic: ModuleType) -> None:
         (["policy:default", "policy:default"], [("a/a", "p0", "p1")]),
         (["policy:default", "pin:quiet", "pin:noisy"], [("effect", "p0", "p1"), ("oracle", "p2", "p1")]),
         (["scheduler:a", "scheduler:b", "scheduler:a"], [("effect", "p0", "p1"), ("a/a", "p0", "p2")]),
+        (["standing:given", "standing:given"], []),
     ],
 )
 def test_contrasts_that_phases_allow(ways: list[str], pairs: list[tuple[str, str, str]]) -> None:
