@@ -1,6 +1,7 @@
 """What protocols have beside requests and replies, over real sockets: TLS, logins, goodbyes, half-closed sockets."""
 
 import asyncio
+import resource
 
 import pytest
 import reaching_kit
@@ -175,3 +176,34 @@ def test_what_an_agent_sends_over_tls_is_not_readable(tmp_path):
         asyncio.run(main())
     assert seen
     assert all(data[0] == 22 for data in seen if data)  # a TLS handshake's record
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("target", "head", "more"),
+    [
+        (redis_target, b"$500000000\r\n", b"x" * 65536),
+        (redis_target, b"*2000000000\r\n", b"+x\r\n" * 16384),
+        (http_target, b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536),
+        (http_target, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"8000\r\n" + b"x" * 32768 + b"\r\n"),
+    ],
+    ids=["string", "list", "body", "chunks"],
+)  # fmt: skip
+def test_a_reply_without_end_times_out_and_is_not_kept(loop, target, head, more):
+    async def talk(reader, writer):
+        await reader.read(1000)
+        writer.write(head)
+        while True:
+            writer.write(more)
+            await writer.drain()
+
+    async def main():
+        async with reaching_kit.serving(talk) as port:
+            prepare = order(target(port), loop=loop, timeout_ns=100 * MS, window_ns=500 * MS, warm_up_ns=0)
+            return await drive(prepare, ready=False)
+
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counts, _ = uvloop.run(main())
+    assert counts.ok == 0
+    assert counts.timeout > 0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 64 * 1024
