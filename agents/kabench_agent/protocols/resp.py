@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 
 from kabench.core.commands import COMMANDS, DATA, ELEMENTS, KEY, arguments
@@ -12,7 +13,8 @@ from kabench_agent.protocols.base import Requests, Verdict
 from kabench_agent.protocols.frames import Frames
 
 _ENDS_LINE = b"\r\n"
-_STRING, _NUMBER, _ZERO = b"$:0"
+_NUMBERS = re.compile(rb"(?::(?:0|-?[1-9][0-9]{0,17})\r\n)+")
+_STRING = re.compile(rb"\$(0|[1-9][0-9]{0,8})\r\n")
 _ONE = [Verdict.OK]
 
 Make = Callable[[int], Sequence[bytes]]
@@ -170,18 +172,16 @@ class RespReader:
                     return at
             elif data.startswith(b"+OK\r\n", at):
                 end = at + 5
+            elif numbers := _NUMBERS.match(data, at):
+                at = numbers.end()
+                verdicts += [ok] * numbers.group().count(b":")
+                continue
+            elif string := _STRING.match(data, at):
+                self._head = string.group()
+                self._whole_bytes = len(self._head) + int(string[1]) + 2
+                continue
             else:
-                line_ends = data.find(_ENDS_LINE, at)
-                digits = data[at + 1 : line_ends] if line_ends > 0 else b""
-                if not digits.isdigit() or len(digits) > 9 or (digits[0] == _ZERO and len(digits) > 1):
-                    return at
-                if data[at] == _STRING:
-                    self._head = data[at : line_ends + 2]
-                    self._whole_bytes = len(self._head) + int(digits) + 2
-                    continue
-                if data[at] != _NUMBER:
-                    return at
-                end = line_ends + 2
+                return at
             verdicts.append(ok)
             at = end
         return at
