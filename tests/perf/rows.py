@@ -185,7 +185,9 @@ def open_loop():
     found = perf_kit.ratio(lags["call_later"], lags["timerfd"])
     detail = {"lag_p99_us": {name: perf_kit.spread(values) for name, values in lags.items()}}
     return [
-        Line("open loop, 20,000/s Poisson: sent of the planned", "≥ 99.9%", share, share["median"] >= 99.9, "%"),
+        Line(
+            "open loop, 20,000/s Poisson: sent of the planned", "≥ 99.9%", share, share["median"] >= 99.9, "%"
+        ),
         at_least("open loop, 20,000/s: lag p99 of call_later over ours", 5, found, detail),
     ]
 
