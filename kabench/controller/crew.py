@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import resource
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -162,14 +162,22 @@ class Crew:
         _, failures = await _on_all(self.members, settle_one)
         return failures
 
-    async def collect(self, store: RunStore, window: str | None = None) -> Failures:
+    async def collect(
+        self, store: RunStore, window: str | None = None, *, doubtful: Collection[str] = ()
+    ) -> Failures:
         """Fetch every log of this run that agents hold (of `window`, or of all), store it, then acknowledge it.
 
         An agent deletes a log only for the digest of what was stored, so nothing is lost between the two.
+
+        Args:
+            store: where to.
+            window: of all, if not given.
+            doubtful: nodes whose agents have been waited for in vain already; they are asked once. What they hold is held
+                still when they are asked again.
         """
 
         async def collect_from(node: str, member: Member) -> None:
-            for state in (await member.link.windows()).windows:
+            for state in (await member.link.windows(patient=node not in doubtful)).windows:
                 if state.run != store.run or window not in (None, state.window):
                     continue
                 try:

@@ -134,9 +134,9 @@ class AgentLink:
         """Where the session stands; renews the lease, as every call does."""
         return await self._ask("GET", "/v1/status", Status, repeat=True)
 
-    async def windows(self) -> Windows:
-        """The logs the agent holds."""
-        return await self._ask("GET", "/v1/windows", Windows, repeat=True)
+    async def windows(self, *, patient: bool = True) -> Windows:
+        """The logs the agent holds; asked once only where we are not `patient`."""
+        return await self._ask("GET", "/v1/windows", Windows, repeat=patient)
 
     async def ack(self, window: str, ack: Ack) -> Status:
         """The log with this digest is safe: the agent may delete it."""

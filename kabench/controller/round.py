@@ -56,6 +56,7 @@ class RoundRunner:
     ) -> None:
         self._scenario, self._fleet, self._crew = scenario, fleet, crew
         self._store, self._observer, self._clock = store, observer, clock
+        self._unheard: set[str] = set()  # nodes whose agents did not seal while they were listened to
 
     async def measure(self, plan: BlockPlan, phase: Phase, window: str) -> RoundRecord:
         """Run `phase` of `plan` and return its record. A failure of the fleet or of agents is in the record.
@@ -74,6 +75,7 @@ class RoundRunner:
         )
         started = self._clock.realtime_ns()
         notes = _Notes()
+        self._unheard.clear()
         hopeless: BaseException | None = None
         try:
             async with self._noise(round_, notes), self._targets():
@@ -135,7 +137,7 @@ class RoundRunner:
         finally:
             self._observer.stage("collect")
             notes.armed = True
-            self._report(await self._crew.collect(self._store, round_.window))
+            self._report(await self._crew.collect(self._store, round_.window, doubtful=self._unheard))
 
     async def _prepare(self, round_: Round, placed: Sequence[PlacedTarget]) -> list[str]:
         """Prepare all agents; returns the nodes that are ready.
@@ -191,8 +193,10 @@ class RoundRunner:
                 async for interval in self._crew.members[node].link.stream(window):
                     self._observer.interval(node, interval)
         except AgentError as error:
+            self._unheard.add(node)
             self._report({node: error})
         except TimeoutError:
+            self._unheard.add(node)
             self._report({node: AgentError(f"did not seal {window} within {longest_s:.0f} s")})
 
     async def _watch_cpus(self, start_ns: int, window_ns: int) -> tuple[CpuUsage | None, CpuUsage | None]:

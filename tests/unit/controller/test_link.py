@@ -246,15 +246,14 @@ async def test_only_calls_that_may_be_repeated_are(hurried: None) -> None:
         assert (await link.status()).state == "idle"
         assert (await link.abort()).state == "idle"
         with pytest.raises(AgentLost):
+            await link.windows(patient=False)
+        with pytest.raises(AgentLost):
             await link.arm(Arm("001-a", 1))
         with pytest.raises(AgentLost):
             await link.prepare(an_order(http_target(1)))
-    assert [calls.count(path) for path in ("/v1/status", "/v1/abort", "/v1/arm", "/v1/prepare")] == [
-        3,
-        3,
-        1,
-        1,
-    ]
+    asked = ("/v1/status", "/v1/abort", "/v1/windows", "/v1/arm", "/v1/prepare")
+    # a GET on a kept connection that broke is sent anew by aiohttp, once
+    assert [calls.count(path) for path in asked] == [3, 3, 2, 1, 1]
 
 
 async def test_refusals_are_not_repeated(hurried: None) -> None:

@@ -56,7 +56,8 @@ class CountingLink:
         await self._turn()
         return Hello(PROTOCOL, "i", "n", "b", (0,), 0, 0, "timerfd"), ClockOffset(0, 0)
 
-    async def windows(self) -> Windows:
+    async def windows(self, *, patient: bool = True) -> Windows:
+        self.patient = patient
         return Windows((WindowState("r", "001-a", len(LOG), True),) if self._held else ())
 
     async def fetch(self, window: str) -> bytes:
@@ -97,6 +98,13 @@ async def test_a_few_logs_are_fetched_at_a_time_and_all_are_kept(crew: Crew, tmp
         assert len(list(store.folder.glob("logs/001-a/*.hlog"))) == 100
     assert CountingLink.most == FETCHED_AT_ONCE
     assert not any(member.link._held for member in crew.members.values())  # type: ignore[attr-defined]
+
+
+async def test_those_who_were_waited_for_in_vain_are_asked_once(crew: Crew, tmp_path: Path) -> None:
+    with RunStore.create(tmp_path, "r") as store:
+        await crew.collect(store, "001-a", doubtful={"node-7"})
+    hurried = [node for node, member in crew.members.items() if not member.link.patient]  # type: ignore[attr-defined]
+    assert hurried == ["node-7"]
 
 
 class Runner(RoundRunner):
