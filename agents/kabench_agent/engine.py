@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 import msgspec
@@ -414,15 +414,21 @@ class Engine:
             at_ns.append(self._connect_until_ns)
         flights = self._flights
         if flights is not None:
-            at_ns.append(self._begin_ns if self._skew_ns is None else self._recorder.next_ns)
-            if not flights.over:  # what is not issued yet cannot time out before what is issued now
-                oldest = flights.oldest()
-                since_ns = now_ns if oldest is None else flights.issued_ns[oldest & flights.mask]
-                at_ns.append(since_ns + self._order.timeout_ns)
-            for pool in self._closed:
-                oldest_ns = pool.oldest_ns
-                at_ns.append((now_ns if oldest_ns is None else oldest_ns) + self._order.timeout_ns)
+            if self._skew_ns is None:
+                at_ns.append(self._begin_ns)
+            else:
+                at_ns.append(self._recorder.next_ns)
+                at_ns += (since_ns + self._order.timeout_ns for since_ns in self._oldest_ns(flights, now_ns))
         return min(at_ns, default=FOREVER_NS)
+
+    def _oldest_ns(self, flights: Flights, now_ns: int) -> Iterator[int]:
+        """When what is under way the longest began; now, where nothing is: what begins later cannot time out before it."""
+        if not flights.over:
+            oldest = flights.oldest()
+            yield now_ns if oldest is None else flights.issued_ns[oldest & flights.mask]
+        for pool in self._closed:
+            oldest_ns = pool.oldest_ns
+            yield now_ns if oldest_ns is None else oldest_ns
 
     def _arm(self) -> None:
         """Have the pacer wake us for whatever is next."""
