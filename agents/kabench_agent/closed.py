@@ -228,6 +228,9 @@ class ClosedPool(Pool):
             self._record(connection, now_ns, now_ns, Verdict.CONNECT, 1)
         super()._failed(connection, error)
 
+    def _give_back(self, connection: Connection) -> None:
+        """Nobody waits for room here: a connection fills it itself."""
+
     def _send(self, connection: ClosedConnection, count: int, now_ns: int) -> None:
         """The next `count` requests."""
         ops = self.draws.next(count)

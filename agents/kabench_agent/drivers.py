@@ -269,6 +269,8 @@ class Pool:
         if connection in self.alive:
             self.alive.remove(connection)
             heapq.heappush(self._numbers, connection.number)
+        if len(self._free) > 2 * self._size * self._pipeline:  # not each time: there may be thousands of them
+            self._free = deque(one for one in self._free if one in self.alive)
         while connection.queue:
             index = connection.queue.popleft()
             if self.flights.is_open(index):

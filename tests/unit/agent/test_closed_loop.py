@@ -126,6 +126,15 @@ async def test_a_reply_that_ends_with_its_connection_is_whole():
     assert total(done).ok == len(server.requests)
 
 
+async def test_a_connection_a_request_leaves_nothing_of_itself_behind():
+    server = Server(
+        lambda number: (500, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    )
+    done = await kit.run(World(server), closed(kit.http_target(connections=3), window_ns=100_000))
+    assert total(done).ok == len(server.links) - 6 == 600  # three in the warm-up's two turns
+    assert len(done.engine._pools[0]._free) == 0
+
+
 async def test_a_server_that_is_gone_is_tried_again_with_pauses_and_every_attempt_counts():
     server = Server(lambda number: (500, CLOSE if number == 5 else HTTP_OK))
     server.accepts = lambda attempt: attempt == 0

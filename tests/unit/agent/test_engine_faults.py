@@ -352,6 +352,29 @@ async def test_those_that_timed_out_while_they_waited_are_let_go():
     assert 15 <= longest <= 21  # a time-out of 2 µs at 10 a µs
 
 
+async def test_connections_that_ended_unused_are_let_go():
+    """Nothing is asked, and the server closes what it accepted, over and over."""
+    server = Server(greeting=b"x")
+    prepare = kit.order(
+        kit.http_target(rate_per_s=0.001, connections=2),
+        warm_up_ns=0,
+        window_ns=2_000 * MS,
+        interval_ns=2_000 * MS,
+    )
+    world = World(server)
+    engine = kit.make_engine(world, prepare, lambda interval: None)
+    server.greeting = b""
+    await world.finish(engine.connect(START_NS - 1))
+    server.greeting = b"x"
+    for link in list(server.links):
+        world.at(START_NS + 1, link.drop)
+    await world.finish(engine.run(START_NS))
+    held = len(engine._pools[0]._free)
+    await engine.close()
+    assert len(server.links) > 10
+    assert held <= 4
+
+
 async def test_thousands_of_connections_are_made_some_hundred_at_a_time():
     server = Server(lambda number: (500, HTTP_OK), connect_ns=1_000)
     prepare = kit.order(kit.http_target(connections=2_000))
