@@ -346,7 +346,42 @@ class OpeningRefusedError(ConnectionError):
     """The peer speaks, and does not want us: no such user, no such database."""
 
 
-class AsyncioTransport:
+class Attempting:
+    """A transport's attempts, each in a task that `close` ends.
+
+    Args:
+        patience_ns: what takes longer has failed.
+    """
+
+    def __init__(self, patience_ns: int) -> None:
+        self._patience_s = patience_ns / 1e9
+        self._attempts: set[asyncio.Task[None]] = set()
+
+    def connect(
+        self, host: str, port: int, connection: asyncio.Protocol, failed: Callable[[Exception], None]
+    ) -> None:
+        """Begin."""
+        task = asyncio.get_running_loop().create_task(
+            self._attempt(host, port, connection, failed), name=f"connect {host}:{port}"
+        )
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+
+    async def close(self) -> None:
+        """Give up the attempts under way."""
+        attempts = list(self._attempts)
+        for task in attempts:
+            task.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+
+    async def _attempt(
+        self, host: str, port: int, connection: asyncio.Protocol, failed: Callable[[Exception], None]
+    ) -> None:
+        """Have `connection` begin, or call `failed`."""
+        raise NotImplementedError
+
+
+class AsyncioTransport(Attempting):
     """Connections of the running loop. An attempt that takes longer than `patience_ns` has failed.
 
     Args:
@@ -364,28 +399,10 @@ class AsyncioTransport:
         tls: Tls | None = None,
         opening: Callable[[], Opening | None] = lambda: None,
     ) -> None:
-        self._patience_s = patience_ns / 1e9
+        super().__init__(patience_ns)
         self._tls = tls
         self._context = context(tls) if tls else None
         self._opening = opening
-        self._attempts: set[asyncio.Task[None]] = set()
-
-    def connect(
-        self, host: str, port: int, connection: asyncio.Protocol, failed: Callable[[Exception], None]
-    ) -> None:
-        """Begin, in a task that `close` ends."""
-        task = asyncio.get_running_loop().create_task(
-            self._attempt(host, port, connection, failed), name=f"connect {host}:{port}"
-        )
-        self._attempts.add(task)
-        task.add_done_callback(self._attempts.discard)
-
-    async def close(self) -> None:
-        """Give up the attempts under way."""
-        attempts = list(self._attempts)
-        for task in attempts:
-            task.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
 
     async def reach(self, host: str, port: int, connection: asyncio.Protocol) -> asyncio.Transport:
         """A connection that is open for requests.

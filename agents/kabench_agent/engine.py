@@ -39,7 +39,7 @@ Sink = Callable[[Interval], None]
 TURN_NS = 5_000_000
 """How long sending may go on before replies are read again, and whoever calls is answered."""
 
-BEYOND_US = 20
+HOPELESS_TURNS = 20
 """So many turns in a row, and all that was due is still not sent: after a stall of a second at 20,000/s, ten are enough."""
 
 FOREVER_NS = 1 << 62
@@ -373,15 +373,15 @@ class Engine:
         """
         clock_ns, bound, count = self._clock.monotonic_ns, self._order.max_in_flight, flights.count
         stop_ns = until_ns + TURN_NS
-        beyond_us = self._turns_behind >= BEYOND_US
-        if beyond_us:
+        hopeless = self._turns_behind >= HOPELESS_TURNS
+        if hopeless:
             self._give_up(flights, until_ns - self._order.timeout_ns, stop_ns)
         while (index := flights.issued) < count:
             if index == flights.drawn:
                 flights.draw()
             at = index & flights.mask
             if flights.due_ns[at] > until_ns:
-                if not beyond_us:
+                if not hopeless:
                     self._turns_behind = 0
                 break
             now_ns = flights.issued_ns[at] = clock_ns()
@@ -389,7 +389,7 @@ class Engine:
             if flights.bounded < bound or target == self._unbounded:
                 flights.take_off(index, target)
                 self._pools[target].dispatch(index, now_ns)
-            elif beyond_us:
+            elif hopeless:
                 self._give_up(flights, until_ns + 1, stop_ns)
                 break
             else:

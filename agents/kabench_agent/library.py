@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from kabench_agent.closed import ClosedConnection
-from kabench_agent.drivers import Connection
+from kabench_agent.drivers import Attempting, Connection
 from kabench_agent.protocols.base import Verdict
 
 
@@ -138,7 +138,7 @@ class LibraryClosedConnection(_Asking, ClosedConnection):
         self._pool.answered(self, verdicts, True)
 
 
-class LibraryTransport:
+class LibraryTransport(Attempting):
     """Clients as connections. An attempt that takes longer than `patience_ns` has failed.
 
     Args:
@@ -150,26 +150,12 @@ class LibraryTransport:
     def __init__(
         self, patience_ns: int, make: Callable[[], Client], shut: Callable[[], Any] | None = None
     ) -> None:
-        self._patience_s = patience_ns / 1e9
+        super().__init__(patience_ns)
         self._make, self._shut = make, shut
-        self._attempts: set[asyncio.Task[None]] = set()
-
-    def connect(
-        self, host: str, port: int, connection: asyncio.Protocol, failed: Callable[[Exception], None]
-    ) -> None:
-        """Begin, in a task that `close` ends."""
-        task = asyncio.get_running_loop().create_task(
-            self._attempt(host, port, connection, failed), name=f"connect {host}:{port}"
-        )
-        self._attempts.add(task)
-        task.add_done_callback(self._attempts.discard)
 
     async def close(self) -> None:
-        """Give up the attempts under way."""
-        attempts = list(self._attempts)
-        for task in attempts:
-            task.cancel()
-        await asyncio.gather(*attempts, return_exceptions=True)
+        """Give up the attempts under way, and close what is shared."""
+        await super().close()
         if self._shut is not None:
             await self._shut()
 

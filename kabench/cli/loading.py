@@ -14,7 +14,7 @@ from kabench.analysis.rate_search import Promise, parse_promise
 from kabench.backends.base import Node
 from kabench.backends.local import LocalBackend
 from kabench.cli.console import Terminal
-from kabench.cli.session import INTERRUPTED, exit_code, new_run_id, partial, say_json, tell, watched
+from kabench.cli.session import as_far_as_it_came, new_run_id, say_json, tell, watched
 from kabench.cli.sources import load_source
 from kabench.controller.run import run_benchmark
 from kabench.controller.search import find_rate
@@ -23,7 +23,7 @@ from kabench.core.plan import Costs
 from kabench.core.result import RoundRecord, RunResult, VoidReason
 from kabench.core.spec import Scenario
 from kabench.core.target_url import parse_url
-from kabench.errors import ClusterError, KabenchError, SpecError
+from kabench.errors import ClusterError, SpecError
 from kabench.report.as_json import run_summary
 from kabench.report.search import print_search, search_summary, tries_of, try_line
 from kabench.report.terminal import PlainObserver, TerminalObserver
@@ -155,20 +155,9 @@ def execute(request: LoadRequest) -> int:
     promise = None if request.find_rate is None else parse_promise(request.find_rate)
     with RunStore.create(request.out, new_run_id()) as store:
         told = Terminal(stderr=request.as_json, soft_wrap=request.as_json)
-        try:
-            result = _run(request, scenario, promise, store, told)
-            code = exit_code(result)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-            found = partial(store)
-            if found is None:
-                told.print("interrupted before anything was measured", highlight=False)
-                return code
-            result = found
-        except KabenchError as error:
-            if partial(store) is None:
-                raise
-            raise type(error)(f"{error}\nwhat was measured is in {store.folder}") from error
+        result, code = as_far_as_it_came(lambda: _run(request, scenario, promise, store, told), store, told)
+        if result is None:
+            return code
         if not result.cells:
             raise ClusterError(next(_errors(result), "nothing was measured"))
         _tell(request, result, store.folder)

@@ -100,9 +100,10 @@ def execute(request: Request) -> int:
     with store:
         # with --json, stdout is for the result alone
         told = Terminal(stderr=request.as_json, soft_wrap=request.as_json)
-        try:
-            resume = request.resume is not None
-            result = watched(
+        resume = request.resume is not None
+
+        def work() -> RunResult:
+            return watched(
                 scenario,
                 told,
                 lambda observer: run_benchmark(scenario, backend, store, observer, resume=resume),
@@ -110,23 +111,38 @@ def execute(request: Request) -> int:
                 live=not request.as_json,
                 costs=backend.costs,
             )
-            code = exit_code(result)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-            found = partial(store)
-            if found is None:
-                told.print("interrupted before anything was measured", highlight=False)
-                return code
+
+        result, code = as_far_as_it_came(work, store, told)
+        if result is None:
+            return code
+        if code == INTERRUPTED:
             told.print(
                 f"interrupted; what was measured is in {store.folder}", highlight=False, soft_wrap=True
             )
-            result = found
-        except KabenchError as error:
-            if partial(store) is None:
-                raise
-            raise type(error)(f"{error}\nwhat was measured is in {store.folder}") from error
         tell(result, store.folder, as_json=request.as_json)
     return code
+
+
+def as_far_as_it_came(
+    work: Callable[[], RunResult], store: RunStore, told: Console
+) -> tuple[RunResult | None, int]:
+    """Do the work. Interrupted, its result is what was measured until then (None: nothing), and its code says so.
+
+    Raises:
+        KabenchError: it failed; where something was measured, the message says where that is.
+    """
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        found = partial(store)
+        if found is None:
+            told.print("interrupted before anything was measured", highlight=False)
+        return found, INTERRUPTED
+    except KabenchError as error:
+        if partial(store) is None:
+            raise
+        raise type(error)(f"{error}\nwhat was measured is in {store.folder}") from error
+    return result, exit_code(result)
 
 
 def _begun(request: Request) -> tuple[RunStore, Scenario, Backend]:

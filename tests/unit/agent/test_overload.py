@@ -12,7 +12,7 @@ from kabench_agent import engine as engine_module
 @pytest.fixture
 def beyond(monkeypatch):
     """From the first turn on, the rate counts as beyond the agent."""
-    monkeypatch.setattr(engine_module, "BEYOND_US", 0)
+    monkeypatch.setattr(engine_module, "HOPELESS_TURNS", 0)
 
 
 @pytest.mark.usefixtures("beyond")
