@@ -128,8 +128,8 @@ class Folding:
             if len(pieces) > 1:
                 await pause()
 
-    async def closed_loop(self, target: int, runs: Runs, from_ns: int, until_ns: int, pause: Pause) -> None:
-        """Take in a target's requests of a closed loop that were sent from `from_ns` on, before `until_ns`.
+    async def closed_loop(self, target: int, runs: Runs, from_ns: int, pause: Pause) -> None:
+        """Take in a target's requests of a closed loop that were sent from `from_ns` on; what it sent before was to warm up.
 
         What was sent when it was due has no lag and no wait, and its response time is its service time.
         """
@@ -139,7 +139,7 @@ class Folding:
         for begin in range(0, len(runs.what), RUNS_SLICE):
             part = slice(begin, begin + RUNS_SLICE)
             sent_ns = as_ints(runs.sent_ns)[part]
-            inside = (sent_ns >= from_ns) & (sent_ns < until_ns)
+            inside = sent_ns >= from_ns
             sent_ns, what = sent_ns[inside], as_ints(runs.what)[part][inside]
             took_ns, clamped = clamp(as_ints(runs.at_ns)[part][inside] - sent_ns)
             self.clamped += clamped
@@ -148,7 +148,7 @@ class Folding:
             self._count(np.full_like(what, target), verdict, count)
             ok, timed_out = verdict == Verdict.OK, verdict == Verdict.TIMEOUT
             _add(answered, took_ns[ok], count[ok])
-            _add(late, np.maximum(took_ns[timed_out], self._timeout_ns), count[timed_out])
+            _add(late, took_ns[timed_out], count[timed_out])
             wrong = verdict >= Verdict.CONNECT
             _add(failed, took_ns[wrong], count[wrong])
             self._connections.add(target, what[ok] >> (COUNT_BITS + VERDICT_BITS), took_ns[ok], count[ok])

@@ -157,7 +157,7 @@ class Recorder:
         folding = Folding(self._names, self._timeout_ns, self.connections)
         await folding.scheduled(closed.landed, pause)
         for target, runs in enumerate(closed.runs):
-            await folding.closed_loop(target, runs, self._window_start_ns, self._window_end_ns, pause)
+            await folding.closed_loop(target, runs, self._window_start_ns, pause)
         health = msgspec.structs.replace(closed.health, clamped=folding.clamped)
         note = IntervalNote(closed.number, closed.start_ns, closed.length_ns, folding.outcomes, health)
         return Interval(note, folding.histograms)

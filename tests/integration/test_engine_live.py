@@ -228,6 +228,10 @@ def test_redis_gets_and_sets(tmp_path, short):
         seal, total, _ = drive(order(redis(server.port), **short))
     counts = seal.totals["redis-0"]
     assert counts.ok == counts.planned > 150
+    two = seal.connections["redis-0"]
+    assert {two.fastest.number, two.slowest.number} == {0, 1}
+    assert two.fastest.local != two.slowest.local
+    assert two.fastest.local.startswith("127.0.0.1:")
     assert total("redis-0", Metric.SERVICE).total == counts.ok
 
 

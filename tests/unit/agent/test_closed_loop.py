@@ -177,6 +177,32 @@ async def test_the_fastest_and_the_slowest_connection_are_found():
     assert found.slowest.requests == 125
 
 
+async def test_whatever_a_connection_was_doing_nothing_leaves_once_the_window_is_over():
+    """Of five connections that go at their own pace, each has its last reply at another instant after the end."""
+    server = Server()
+    server.script = lambda number: (700 + 37 * server.links.index(server.users[-1]), HTTP_OK)
+    done = await kit.run(World(server), closed(kit.http_target(connections=5), interval_ns=2_000))
+    assert max(at_ns for at_ns, _ in server.requests) < END_NS
+    assert len({at_ns for at_ns in server.replies if at_ns >= END_NS}) == 5
+    assert total(done).ok == sum(at_ns >= START_NS for at_ns, _ in server.requests)
+
+
+async def test_connections_of_several_targets_are_kept_apart():
+    servers = [Server(), Server()]
+    slow = [(100, 300), (500, 900)]
+    world = World(servers[0])
+    world.servers[81] = servers[1]
+    for server, took_ns in zip(servers, slow, strict=True):
+        server.script = lambda number, s=server, t=took_ns: (t[s.links.index(s.users[-1])], HTTP_OK)
+    targets = (kit.http_target(connections=2), kit.http_target(port=81, connections=2, name="echo-1"))
+    done = await kit.run(world, closed(*targets, warm_up_ns=0, window_ns=100_000))
+    found = {
+        name: (extremes.fastest.mean_service_ns, extremes.slowest.mean_service_ns)
+        for name, extremes in done.seal.connections.items()
+    }
+    assert found == {"echo-0": (100, 300), "echo-1": (500, 900)}
+
+
 @pytest.mark.parametrize("counts", [(1, 1, 1, 1), (4,), (3, 1), (5, 5, 5), (1, 2000, 3)])
 def test_operations_come_in_the_order_in_which_they_were_drawn(counts):
     drawn = itertools.count()

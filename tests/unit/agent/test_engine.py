@@ -147,6 +147,29 @@ async def test_several_targets_and_the_null_echo_are_kept_apart():
     assert done.histogram(NULL_TARGET, Metric.SERVICE) == kit.histogram([50] * 4)
 
 
+async def test_a_ramp_is_sent_as_it_rises_and_the_null_echo_keeps_its_rate():
+    server = Server(lambda number: (10, HTTP_OK))
+    prepare = kit.order(
+        kit.http_target(connections=20),
+        profile=((0, 0), (1, 2)),
+        null_rate_per_s=1e6,
+        warm_up_ns=0,
+        window_ns=100_000,
+    )
+    done = await kit.run(World(server), prepare, null=True)
+    sent = np.array([at_ns for at_ns, _ in server.requests]) - START_NS
+    assert done.seal.totals["echo-0"].ok == sent.size == pytest.approx(100, abs=1)
+    assert np.count_nonzero(sent < 50_000) == pytest.approx(25, abs=1)
+    halves = [
+        sum(interval.note.outcomes[NULL_TARGET].ok for interval in done.intervals if half(interval))
+        for half in (
+            lambda interval: interval.note.start_ns < START_NS + 50_000,
+            lambda interval: interval.note.start_ns >= START_NS + 50_000,
+        )
+    ]
+    assert halves == [pytest.approx(50, abs=1)] * 2
+
+
 async def test_without_a_null_echo_there_is_none():
     done = await kit.run(World(), kit.order(kit.http_target(), null_rate_per_s=0.0), null=True)
     assert NULL_TARGET not in done.engine.planned

@@ -223,6 +223,7 @@ async def test_bad_calls_are_refused_with_a_reason(
     ("changes", "reason"),
     [
         ({"window_ns": 0}, "window_ns must be above 0"),
+        ({"loop": "ajar"}, "a loop is open or closed, not 'ajar'"),
         ({"warm_up_ns": -1}, "warm_up_ns must not be negative"),
         ({"timeout_ns": 30_000_000_001}, "timeout_ns is 30000000000 at most"),
         ({"arrivals": "bursty"}, "poisson or constant, not 'bursty'"),

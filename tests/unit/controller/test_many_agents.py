@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from kabench.controller.round import RoundRunner, _Notes
 from kabench.core.plan import BlockPlan
 from kabench.core.result import AgentWindow
 from kabench.core.spec import Scenario
-from kabench.errors import ClusterError
+from kabench.errors import AgentError, AgentLost, ClusterError
 from kabench.store import RunStore
 from kabench.wire.messages import PROTOCOL, Ack, Arm, Armed, Hello, Windows, WindowState
 
@@ -31,6 +31,13 @@ SCENARIO = Scenario.model_validate(
         "agents": 100,
         "phases": [{"name": "a", "policy": "default"}],
         "targets": [{"name": "r", "kind": "redis"}],
+    }
+)
+STANDING = Scenario.model_validate(
+    {
+        "name": "s",
+        "phases": [{"name": "a", "standing": "given"}],
+        "targets": [{"name": "r", "kind": "redis", "replicas": 1, "address": "h:1"}],
     }
 )
 LOG = b"a log"
@@ -135,6 +142,45 @@ async def test_each_agent_more_to_arm_gives_the_calls_more_time(
     ahead_ns = {arm.start_ns - 10**9 for arm in CountingLink.armed}  # the warm-up is a second
     assert ahead_ns == {250_000_000 + agents * 4_000_000}
     assert len(CountingLink.armed) == agents
+
+
+async def test_an_agent_that_went_silent_in_the_window_is_doubtful_when_logs_are_collected(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+
+    class Listening(RoundRunner):
+        """Follows three agents, of which one is lost, one ends unsealed, and one is well."""
+
+        async def _prepare(self, round_: Round, placed: object) -> list[str]:
+            return []
+
+        async def _run_window(self, round_: Round, plan: BlockPlan, nodes: object, notes: _Notes) -> None:
+            for node in ("node-0", "node-1", "node-2"):
+                await self._follow(node, round_.window, 5.0)
+
+    async def stream(link: CountingLink, window: str) -> AsyncIterator[object]:
+        if link is crew.members["node-0"].link:
+            raise AgentLost("silent")
+        if link is crew.members["node-1"].link:
+            raise TimeoutError
+        return
+        yield
+
+    async def collect(
+        self: Crew, store: RunStore, window: str | None = None, *, doubtful: Collection[str] = ()
+    ) -> dict[str, AgentError]:
+        asked.append(set(doubtful))
+        return {}
+
+    monkeypatch.setattr(CountingLink, "stream", stream, raising=False)
+    monkeypatch.setattr(Crew, "collect", collect)
+    with RunStore.create(tmp_path, "r") as store:
+        clock = ManualClock()
+        fleet = FakeFleet(STANDING, (), {}, clock)
+        runner = Listening(STANDING, fleet, crew, store, NullObserver(), clock)
+        await runner._inside(Round("001-a", 1, STANDING.phases[0], (), 1), PLAN, _Notes())
+    assert asked == [{"node-0", "node-1"}]
 
 
 class ReadLogs(RunStore):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from kabench.backends.base import CpuUsage, Node, PlacedTarget, Round
+from kabench.backends.base import CpuUsage, Node, PlacedTarget, Round, standing_targets
 from kabench.controller.crew import sharing
 from kabench.controller.orders import prepare_orders
 from kabench.controller.round import longest_s, strangers_share
 from kabench.core.identity import Kind
 from kabench.core.spec import NS_PER_S, Phase, Scenario
-from kabench.wire.messages import HttpLoad, RedisLoad
+from kabench.wire.messages import HttpLoad, RedisLoad, Tls
 
 SCENARIO = Scenario.model_validate(
     {
@@ -72,6 +72,28 @@ def test_the_load_is_what_the_scenario_says() -> None:
     assert order.targets[2].load == HttpLoad((("/x", 1.0),))
     assert (order.targets[0].pipeline, order.targets[2].pipeline) == (4, 1)  # HTTP/1.1 is not pipelined
     assert order.timeout_ns == 250_000_000
+
+
+def test_how_it_is_driven_is_told_to_every_agent() -> None:
+    tls = {"verify": False, "ca_file": "/ca.pem", "server_name": "cache"}
+    scenario = Scenario.model_validate(
+        {
+            "name": "s",
+            "agents": 2,
+            "phases": [{"name": "load", "standing": "given"}],
+            "targets": [
+                {"name": "r", "kind": "redis", "replicas": 1, "address": "h:1", "tls": tls},
+                {"name": "h", "kind": "http", "replicas": 1, "address": "h:2", "driver": "aiohttp"},
+            ],
+            "load": {"loop": "closed", "profile": [{"at": 0, "factor": 0.5}, {"at": 1, "factor": 2}]},
+        }
+    )
+    round_ = Round("001-load", 1, scenario.phases[0], (), 1)
+    placed = standing_targets(scenario, scenario.phases[0])
+    for order in prepare_orders(scenario, "run", round_, placed, AGENTS[:2]).values():
+        assert (order.loop, order.profile) == ("closed", ((0.0, 0.5), (1.0, 2.0)))
+        assert [target.tls for target in order.targets] == [Tls(**tls), None]
+        assert [target.driver for target in order.targets] == ["wire", "aiohttp"]
 
 
 def test_strangers_are_all_that_is_not_ours_on_the_quiet_cpus() -> None:
