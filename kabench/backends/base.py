@@ -177,8 +177,8 @@ class Fleet(Protocol):
         """Bring up fresh replicas of all targets the way `round_.phase` says, and return where they are.
 
         They are started, not yet ready: agents wait for them. In a standing phase nothing is started, and the targets are
-        those of `standing_targets`. `contention` was measured just before, by node; where a
-        scheduler of its own decides, it is not used.
+        those of `standing_targets`. `contention` was measured just before, by node; where a scheduler of its own decides, it
+        is not used.
 
         Raises:
             ClusterError: a replica fits nowhere, or does not start.

@@ -42,7 +42,8 @@ def build_result(store: RunStore) -> RunResult:
     ended = [event for event in journal if isinstance(event, RunEnded)]
     fleets = [event for event in journal if isinstance(event, FleetReady)]
     blocks, rounds = block_records(journal), round_records(journal)
-    if all(phase.get("standing") for phase in scenario["phases"]):
+    standing = all(phase.get("standing") for phase in scenario["phases"])  # read by seconds, others by blocks
+    if standing:
         rounds += cut_short(journal, store)
     cells = store.read_cells()
     nodes = fleets[-1].nodes if fleets else []
@@ -66,14 +67,9 @@ def build_result(store: RunStore) -> RunResult:
         cells=cells,
         summary=store.summary(),
         comparison=comparison,
-        seconds=store.read_seconds() if _standing(opening) else [],
+        seconds=store.read_seconds() if standing else [],
         journal=[msgspec.to_builtins(event) for event in journal if not isinstance(event, RoundEnded)],
     )
-
-
-def _standing(opening: RunStarted) -> bool:
-    """Whether nothing was placed: such a run is read second by second, others block by block."""
-    return all(phase.get("standing") for phase in opening.scenario["phases"])
 
 
 def block_records(journal: Sequence[Event]) -> list[BlockRecord]:
