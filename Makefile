@@ -21,13 +21,15 @@ help:  ## list the targets
 .PHONY: venv
 venv: $(STAMP)  ## set .venv up: locked dependencies, and this project in place
 
+# --no-deps: the lock holds everything, and pip, resolving once more, would want a release newer than the lock's, which has no hash
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; install it, or: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "error: $(PYTHON) has no venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "setting up $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --require-hashes --requirement requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --no-index --editable .
+	@$(PIP) check
 	@touch $@
 
 .PHONY: bench
@@ -91,7 +93,7 @@ FUZZ_SECONDS ?= 900
 
 .PHONY: fuzz
 fuzz: venv  ## coverage-guided fuzzing of the parsers: over a million inputs, a quarter of an hour a parser at most
-	@$(PIP) install --only-binary :all: --require-hashes --requirement tests/fuzz/requirements.txt || { \
+	@$(PIP) install --no-deps --only-binary :all: --require-hashes --requirement tests/fuzz/requirements.txt || { \
 		echo "error: atheris has no wheel for $$($(BIN)/python --version); use another: make PYTHON=python3.11 venv" >&2; exit 1; }
 	@for reader in $(FUZZ_READERS); do \
 		$(BIN)/python tests/fuzz/fuzz_readers.py $$reader -runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_SECONDS) >.cache/fuzz-$$reader.log 2>&1 || { \

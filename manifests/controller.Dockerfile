@@ -15,7 +15,7 @@ ENV PIP_CONFIG_FILE=/run/secrets/pip \
 RUN python3 -m venv /opt/kabench
 COPY requirements.lock /source/
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
-    /opt/kabench/bin/pip install --quiet --require-hashes --requirement /source/requirements.lock \
+    /opt/kabench/bin/pip install --quiet --no-deps --require-hashes --requirement /source/requirements.lock \
     && /opt/kabench/bin/pip uninstall --quiet --yes hypothesis kubernetes-validate mypy ruff uv
 COPY . /source
 RUN /opt/kabench/bin/pip install --quiet --no-deps --no-build-isolation --no-index /source
