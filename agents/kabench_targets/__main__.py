@@ -1,4 +1,4 @@
-"""`python -m kabench_targets http-echo|null-echo|stress|canary …`: one program a name.
+"""`python -m kabench_targets http-echo|null-echo|stress|canary|awake …`: one program a name.
 
 Each is imported only when it is asked for: start-up time counts in every round.
 """
@@ -14,6 +14,7 @@ PROGRAMS = {
     "null-echo": "kabench_targets.null_echo",
     "stress": "kabench_targets.stress",
     "canary": "kabench_targets.canary",
+    "awake": "kabench_targets.awake",
 }
 
 

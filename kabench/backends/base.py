@@ -130,7 +130,10 @@ class NoiseWork:
 
 @dataclass(frozen=True)
 class Casualty:
-    """Something of ours that ended before its time. `role` is agent, target or noise; `at_ns` monotonic, controller's."""
+    """Something of ours that ended before its time.
+
+    `role` is agent, target, noise or awake; `at_ns` is monotonic, the controller's.
+    """
 
     role: str
     name: str

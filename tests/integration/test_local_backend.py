@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from kabench.backends.base import Round
-from kabench.backends.local import LocalBackend
+from kabench.backends.local import LocalBackend, environment
 from kabench.backends.local.fleet import LocalFleet
 from kabench.backends.local.servers import free_port, listens
 from kabench.core.spec import HttpWork, Load, Noise, Phase, Scenario, Stressor, Target
@@ -116,7 +116,25 @@ async def test_every_thread_of_every_process_stays_on_its_slot(tmp_path: Path) -
         assert len(processes) >= 3 * 2 + 2 * 3 + 2
         tasks = [int(task) for p in processes for task in os.listdir(f"/proc/{p.pid}/task")]
         assert len(tasks) > len(processes)  # Redis has threads of its own
-        assert all(frozenset(os.sched_getaffinity(task)) in allowed for task in tasks)
+        assert all(any(os.sched_getaffinity(task) <= cpus for cpus in allowed) for task in tasks)
+
+
+@pytest.mark.parametrize("why", ["", "CPUs share cores here"])
+async def test_idle_cpus_are_kept_awake_where_that_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(environment, "why_not_awake", lambda: why)
+    async with fleet_of(tmp_path) as fleet:
+        awake = [p for p in descendants() if p.cmdline()[-1] == "awake"]
+        cpus = frozenset[int]().union(*(node.cpus for node in fleet.nodes))
+        assert sorted(p.cpu_affinity() for p in awake) == ([] if why else [[cpu] for cpu in sorted(cpus)])
+        await until(lambda: all(os.sched_getscheduler(p.pid) == os.SCHED_IDLE for p in awake))
+        said = fleet.environment()["idle_cpus"]
+        assert said == (f"may sleep: {why}" if why else "kept awake")
+        for process in awake:
+            process.kill()
+        await until(lambda: all(has_ended(process) for process in awake))
+        assert {one.role for one in fleet.casualties()} <= {"awake"}
 
 
 async def test_the_controller_stays_beside_the_noise_while_a_window_runs(tmp_path: Path) -> None:
@@ -291,7 +309,7 @@ async def test_our_cpu_time_is_told_from_strangers_and_stays_after_the_end(tmp_p
         (work,) = await fleet.stop_noise()
         after = await fleet.cpu_usage()
         busy = during.busy_ns[cpu] - before.busy_ns[cpu]
-        own = sum(during.own_ns.values()) - sum(before.own_ns.values())
+        own = during.own_ns[cpu] - before.own_ns[cpu]
         assert busy > 0
         assert own > 100_000_000  # of 600 ms, on a machine that others may use too
         assert own < 1.2 * (during.at_ns - before.at_ns)

@@ -40,6 +40,19 @@ def autogroups(children: Iterable[Child]) -> dict[str, str]:
     return {"controller": read(Path("/proc/self/autogroup")), **found}
 
 
+def why_not_awake(cpuinfo: Path = Path("/proc/cpuinfo"), smt: Path = CPUS / "smt" / "active") -> str:
+    """Why CPUs with nothing to do may sleep; "" where that would cost a benchmark dearly, and can be kept from them.
+
+    In a virtual machine they are given back to the host meanwhile, and come back late. Where two share a core, one that
+    spins would slow the other down.
+    """
+    if not re.search(r"^flags\s*:.*\bhypervisor\b", read(cpuinfo), flags=re.MULTILINE):
+        return "this is no virtual machine, as far as the kernel tells"
+    if read(smt) == "1":
+        return "CPUs share cores here"
+    return ""
+
+
 def read(path: Path) -> str:
     """The text of a small file, or "unavailable: why"."""
     try:

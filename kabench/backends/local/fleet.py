@@ -38,6 +38,7 @@ from kabench.backends.local.servers import (
     http_echo_command,
     listens,
     null_echo_command,
+    target_program,
 )
 from kabench.backends.simulation import SimulatedScheduler, decided_by
 from kabench.backends.tasks import all_of
@@ -118,6 +119,11 @@ class LocalFleet:
         self._noise: list[RunningNoise] = []
         self._targets: list[Child] = []
         self._autogroups: dict[str, str] = {}
+        self._why_not_awake = (
+            "servers that stand already are measured as they are"
+            if scenario.standing
+            else surroundings.why_not_awake()
+        )
 
     async def start_agents(self) -> None:
         """Start an agent, and the null echo beside it, on every node.
@@ -125,6 +131,9 @@ class LocalFleet:
         Raises:
             ClusterError: one of them does not start.
         """
+        if not self._why_not_awake:
+            for cpu in sorted(frozenset[int]().union(*(node.cpus for node in self.nodes))):
+                self._keep_awake(cpu)
         await all_of({f"start {node.name}": self._start_station(node) for node in self.nodes})
 
     @property
@@ -224,6 +233,7 @@ class LocalFleet:
             else None,
             "stress_tool": stress.name if stress else None,
             "substitutes": list(self._substitutes()),
+            "idle_cpus": f"may sleep: {self._why_not_awake}" if self._why_not_awake else "kept awake",
             "last_level_cache_bytes": stress.cache_bytes if stress else None,
             **({} if self._scenario.standing else SIMULATED),
         }
@@ -243,6 +253,13 @@ class LocalFleet:
         child = self._processes.start(command, name=name, role=role, node=node.name, cpus=node.cpus, env=env)
         self._autogroups[name] = surroundings.read(Path(f"/proc/{child.pid}/autogroup"))
         return child
+
+    def _keep_awake(self, cpu: int) -> None:
+        """Have something run on a CPU whenever nothing else does; its end is nothing that a run must end for."""
+        name, first = f"awake-{cpu}", next(node for node in self.nodes if cpu in node.cpus)
+        self._processes.start(
+            target_program("awake"), name=name, role="awake", node=first.name, cpus=frozenset({cpu})
+        )
 
     async def _start_station(self, node: Node) -> None:
         null_echo = self._start(null_echo_command(), f"null-echo-{node.name}", "agent", node)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kabench.backends.local.environment import autogroups, cpu_model, cpu_quota, kernel_hz, machine, read
+from kabench.backends.local.environment import (
+    autogroups,
+    cpu_model,
+    cpu_quota,
+    kernel_hz,
+    machine,
+    read,
+    why_not_awake,
+)
 
 
 def test_the_machine_is_described() -> None:
@@ -40,3 +48,13 @@ def test_a_containers_quota_of_either_cgroup_version(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) == "none"
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     assert cpu_quota(tmp_path) == "cpu.max: 50000 100000"
+
+
+def test_cpus_are_kept_awake_in_a_virtual_machine_whose_cpus_share_no_cores(tmp_path: Path) -> None:
+    cpuinfo, smt = tmp_path / "cpuinfo", tmp_path / "active"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu tsc hypervisor lahf_lm\n")
+    assert why_not_awake(cpuinfo, smt) == ""  # no such file: a kernel without hyperthreads
+    smt.write_text("1\n")
+    assert why_not_awake(cpuinfo, smt) == "CPUs share cores here"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu tsc lahf_lm\n")
+    assert why_not_awake(cpuinfo, smt).startswith("this is no virtual machine")

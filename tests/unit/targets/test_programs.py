@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -51,6 +53,19 @@ def receive(peer: socket.socket, size: int) -> bytes:
         assert piece, f"closed after {len(found)} of {size} bytes"
         found += piece
     return found
+
+
+def test_what_keeps_a_cpu_awake_runs_and_gives_way_to_all_else() -> None:
+    with program("awake") as process:
+        assert said(process) == {"awake": True}
+        assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+        seen = psutil.Process(process.pid)
+        deadline, before = time.monotonic() + DEADLINE_S, seen.cpu_times().user
+        while seen.cpu_times().user - before < 0.05:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(DEADLINE_S) == -signal.SIGTERM
 
 
 def test_the_null_echo_serves_where_it_says_and_ends_on_sigterm() -> None:
@@ -142,4 +157,4 @@ def test_a_worker_that_is_killed_ends_the_stressor_with_an_error() -> None:
 def test_an_unknown_program_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nothing"]) == 2
     assert main([]) == 2
-    assert "http-echo|null-echo|stress|canary" in capsys.readouterr().err
+    assert "http-echo|null-echo|stress|canary|awake" in capsys.readouterr().err
