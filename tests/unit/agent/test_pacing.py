@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kabench.clock import SystemClock
-from kabench_agent.pacing import CallLaterPacer, TimerfdPacer, choose_pacer
+from kabench_agent.pacing import LONGEST_AWAKE_NS, CallLaterPacer, TimerfdPacer, choose_pacer
 
 MS = 1_000_000
 CLOCK = SystemClock()
@@ -43,6 +43,17 @@ async def test_it_wakes_at_the_instant_or_after_it_and_again_when_armed_again(ma
         pacer.arm(due_ns)
         assert await woken.next() >= due_ns - early_ns
     assert len(woken.at_ns) == 5
+    pacer.stop()
+
+
+@on_linux
+async def test_what_a_sleep_costs_is_found_out_and_leaves_the_timer_unset():
+    pacer, woken = TimerfdPacer(), Woken()
+    pacer.start(woken)
+    assert 0 < pacer._near_ns <= LONGEST_AWAKE_NS
+    assert pacer._timer.cost_ns() > 500  # three system calls
+    await asyncio.sleep(0.005)
+    assert woken.at_ns == []
     pacer.stop()
 
 
@@ -148,7 +159,7 @@ async def test_python_3_13s_own_timerfd_is_used_where_there_is_one(monkeypatch):
     monkeypatch.setattr(os, "timerfd_settime_ns", seen, raising=False)
     pacer, woken = TimerfdPacer(), Woken()
     pacer.start(woken)
-    assert calls  # what setting it takes is looked at
+    assert calls  # what a sleep takes is looked at
     pacer._near_ns = -(1 << 62)
     pacer.arm(77)
     await woken.next()

@@ -21,9 +21,11 @@ from kabench.core.histogram import (
     HIGHEST_OF,
     LOWEST_NS,
     LOWEST_OF,
+    Buckets,
     Histogram,
     decode_all,
     decode_buckets,
+    encode_all,
     index_of,
 )
 from kabench.errors import LogError
@@ -340,3 +342,21 @@ def test_the_correction_fills_in_what_a_stall_kept_from_being_measured() -> None
     assert closed.quantile_ns(0.99) == pytest.approx(1_000_000, rel=0.001)
     with pytest.raises(ValueError, match="above zero"):
         closed.corrected(0)
+
+
+@given(st.lists(st.lists(st.integers(0, HIGHEST_NS), max_size=400), max_size=8))
+def test_many_are_encoded_as_each_is_alone(several):
+    histograms = [ours(values).buckets() for values in several]
+    assert list(encode_all(histograms)) == [histogram.encode() for histogram in histograms]
+
+
+@given(st.lists(st.lists(st.integers(0, HIGHEST_NS), max_size=50), max_size=5))
+def test_buckets_add_up_to_what_all_values_make(several):
+    every = [value for values in several for value in values]
+    assert Buckets.sum([ours(values).buckets() for values in several]) == ours(every).buckets()
+
+
+def test_sums_are_exact_beyond_what_a_float_holds():
+    one = Buckets(np.array([3, 9]), np.array([2**53, 1]))
+    other = Buckets(np.array([3]), np.array([1]))
+    assert Buckets.sum([one, other]) == Buckets(np.array([3, 9]), np.array([2**53 + 1, 1]))
