@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from e2e_kit import Admin, Cluster, controller_kubeconfig
 
-from cluster import cgroups, layout, lifecycle, state, teardown
+from cluster import cgroups, image_build, images, layout, lifecycle, state, teardown
 
 BRISK = 8
 """The weight of the cluster's own programs here, where they must get on beside noise; where figures count, they give way."""
@@ -30,7 +31,20 @@ def cluster_up() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def admin(cluster_up: None) -> Admin:
+def controller_image(request: pytest.FixtureRequest, cluster_up: None) -> Iterator[Future[Path]]:
+    """The archive of the controller's image, which is built beside the other tests where one of them wants it."""
+    wanted = any("controller_image" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(built_controller) if wanted else Future()
+
+
+def built_controller() -> Path:
+    [archive] = image_build.build(images.base_image(), images.ARCHIVES, [image_build.CONTROLLER]).values()
+    return archive
+
+
+@pytest.fixture(scope="session")
+def admin(controller_image: object) -> Admin:
     """What a cluster's administrator can see and do."""
     return Admin(layout.KUBECONFIG)
 

@@ -6,7 +6,7 @@ import json
 import re
 from functools import partial
 
-from e2e_kit import RUN_S, Cluster
+from e2e_kit import FEW, RUN_S, Cluster
 from run_kit import until
 
 from kabench.backends.kubernetes import naming
@@ -27,7 +27,7 @@ def killed_in_a_window(cluster: Cluster, **replaced: str) -> str:
 
 
 def test_a_killed_run_is_removed_on_purpose_only_and_not_while_agents_hold_logs(cluster: Cluster) -> None:
-    run = killed_in_a_window(cluster, agents="3")
+    run = killed_in_a_window(cluster, **FEW)
     assert cluster.admin.pods(run, naming.TARGET)
 
     code, out, _ = cluster.call("clean")
@@ -47,7 +47,7 @@ def test_a_killed_run_is_removed_on_purpose_only_and_not_while_agents_hold_logs(
     assert re.search(r"worker-\d: the run's token is gone", out)
     code, out, _ = cluster.call("clean", "--run", run)
     assert code == 4
-    assert "it is not known what the agents on 3 nodes hold" in out
+    assert "it is not known what the agents on 2 nodes hold" in out
     cluster.admin.ask(partial(_applied, token))
 
     # from another machine, which does not have the run's own folder

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from e2e_kit import RUN_S, SMALL, Admin
 from kubernetes_asyncio import client, config
-from run_kit import until
+from run_kit import until, write_scenario
 
-from cluster import image_build, images, layout
+from cluster import images, layout
 from kabench.backends.kubernetes import naming
 from kabench.backends.kubernetes.manifests import Object, load_all
 
@@ -36,10 +38,9 @@ def ask(question: Callable[[client.ApiClient], Awaitable[T]]) -> T:
 
 
 @pytest.fixture
-def image(kubeconfig: object) -> None:
+def image(kubeconfig: object, controller_image: Future[Path]) -> None:
     """The controller's image, on one worker."""
-    [archive] = image_build.build(images.base_image(), images.ARCHIVES, [image_build.CONTROLLER]).values()
-    images.ctr(WHERE, "images", "import", archive)
+    images.ctr(WHERE, "images", "import", controller_image.result())
 
 
 def the_job() -> Object:
@@ -59,12 +60,13 @@ def the_job() -> Object:
 
 
 @pytest.fixture
-def job(image: None, admin: Admin) -> Iterator[str]:
+def job(image: None, admin: Admin, tmp_path: Path) -> Iterator[str]:
     """The Job's name; it is removed afterwards."""
+    small = write_scenario(tmp_path, SMALL, agents="3").read_text()
     namespace = naming.SYSTEM_NAMESPACE
 
     async def create(api: client.ApiClient) -> str:
-        data: Any = {"metadata": {"name": SCENARIO}, "data": {"small.yaml": SMALL}}
+        data: Any = {"metadata": {"name": SCENARIO}, "data": {"small.yaml": small}}
         job: Any = the_job()
         await client.CoreV1Api(api).create_namespaced_config_map(namespace, data)
         made = await client.BatchV1Api(api).create_namespaced_job(namespace, job)

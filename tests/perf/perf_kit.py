@@ -1,7 +1,10 @@
 """What the benches share: places, pinning, spreads and ratios."""
 
+import contextlib
 import os
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,18 @@ def pin(pid, *wanted):
 def pin_self():
     """Bind this process to the client's CPU."""
     pin(0, cpus()[0])
+
+
+@contextlib.contextmanager
+def awake():
+    """Keep both CPUs from going to sleep, as a run on the local cluster does: in a virtual machine they come back late."""
+    with contextlib.ExitStack() as ending:
+        for cpu in sorted(set(cpus())):
+            command = ["taskset", "-c", str(cpu), sys.executable, "-m", "kabench_targets", "awake"]
+            process = ending.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            ending.callback(process.kill)
+            process.stdout.readline()
+        yield
 
 
 def spread(values):

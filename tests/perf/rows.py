@@ -21,7 +21,7 @@ import perf_merge
 
 from kabench.wire import messages as wire
 
-TURNS = 5
+TURNS = 7
 TURN_S = 1.5
 WHOLE_TURN_S = 2  # wrk, hey and Locust take whole seconds
 RATE_PER_S = 20_000
@@ -346,6 +346,7 @@ def two_agents():
     ]
 
 
+TRUTH_TURNS = 3
 TRUTH_S = 8.0
 TRUTH_PER_S = 1000.0
 
@@ -369,7 +370,21 @@ def truth():
 
 
 def _truth(name, delays_ns):
-    with peers.truth_server(delays_ns.tobytes()) as server:
+    turns = [_truth_turn(delays_ns.tobytes()) for _ in range(TRUTH_TURNS)]
+    worst = perf_kit.spread([worst for worst, _, _ in turns])
+    off = perf_kit.spread([off for _, off, _ in turns])
+    detail = sorted(turns, key=lambda turn: turn[0])[len(turns) // 2][2]  # the median's
+    return [
+        Line(
+            f"truth, {name} delay: p50 … p99.9 off by, of 1% + 50 µs", "≤ 1", worst, worst["median"] <= 1, "", detail
+        ),
+        Line(f"truth, {name} delay: requests the server counts", "ours, to one", off, off["max"] == 0, "off"),
+    ]  # fmt: skip
+
+
+def _truth_turn(delays):
+    """(the worst quantile's error as a share of what is allowed, requests off, figures) of one window."""
+    with peers.truth_server(delays) as server, perf_kit.awake():
         found = peers.ours(
             "http",
             server.port,
@@ -381,31 +396,15 @@ def _truth(name, delays_ns):
             timeout_s=3.0,
         )
     record = np.sort(np.frombuffer(server.record, dtype=np.int64))
-    lines = []
-    worst, detail = 0.0, {}
+    worst, quantiles = 0.0, {}
     for label, q in TAIL.items():
         true_ns = int(record[max(int(q * record.size + 0.5), 1) - 1])
         seen_ns = found["quantiles_ns"]["response"][label]
         allowed_ns = 0.01 * true_ns + 50_000
         worst = max(worst, abs(seen_ns - true_ns) / allowed_ns)
-        detail[label] = [round(seen_ns / 1e3), round(true_ns / 1e3)]
-    lines.append(
-        Line(
-            f"truth, {name} delay: p50 … p99.9 off by, of 1% + 50 µs", "≤ 1", perf_kit.spread([worst]), worst <= 1, "",
-            {"response_and_record_us": detail, "service_us": _us(found["quantiles_ns"]["service"])},
-        )
-    )  # fmt: skip
-    off = abs(server.arrivals - found["sent"])
-    lines.append(
-        Line(
-            f"truth, {name} delay: requests the server counts",
-            "ours, to one",
-            perf_kit.spread([off]),
-            off == 0,
-            "off",
-        )
-    )
-    return lines
+        quantiles[label] = [round(seen_ns / 1e3), round(true_ns / 1e3)]
+    detail = {"response_and_record_us": quantiles, "service_us": _us(found["quantiles_ns"]["service"])}
+    return worst, abs(server.arrivals - found["sent"]), detail
 
 
 STALL_EVERY_S, STALL_S = 10.0, 1.0
