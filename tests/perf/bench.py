@@ -71,7 +71,10 @@ def behind(line):
             )
         )
     if "lag_p99_us" in detail:
-        parts += [f"{name} {found['median']:,.0f} µs" for name, found in detail["lag_p99_us"].items()]
+        parts += [
+            f"{name} {found['median']:,.0f} µs, at {detail['cpu_us_of'][name]:.0f} µs of CPU a request"
+            for name, found in detail["lag_p99_us"].items()
+        ]
     if "response_and_record_us" in detail:
         parts += [
             f"{name} {ours:,} for {true:,} µs"

@@ -169,27 +169,36 @@ def cpu():
 
 
 def open_loop():
-    """20,000/s with Poisson arrivals: what was sent of what was planned, and the lag beside that of `call_later`."""
-    with peers.redis() as port:
-        contenders = {
-            name: lambda late=late: peers.ours(
-                "redis", port, TURN_S, loop="open", rate=RATE_PER_S, call_later=late
-            )
-            for name, late in (("timerfd", False), ("call_later", True))
+    """Poisson arrivals: what was sent of what was planned, and the lag beside that of `call_later`."""
+    lines = []
+    for rate in (RATE_PER_S, 5_000):
+        with peers.redis() as port:
+            contenders = {
+                name: lambda late=late, rate=rate, port=port: peers.ours(
+                    "redis", port, TURN_S, loop="open", rate=rate, call_later=late
+                )
+                for name, late in (("timerfd", False), ("call_later", True))
+            }
+            seen, _ = interleaved(contenders)
+        what = f"open loop, {rate:,}/s Poisson"
+        share = perf_kit.spread([100 * turn["sent"] / turn["planned"] for turn in seen["timerfd"]])
+        lines.append(Line(f"{what}: sent of the planned", "≥ 99.9%", share, share["median"] >= 99.9, "%"))
+        lags = {
+            name: [turn["quantiles_ns"]["lag"]["p99"] / 1e3 for turn in turns] for name, turns in seen.items()
         }
-        seen, _ = interleaved(contenders)
-    share = perf_kit.spread([100 * turn["sent"] / turn["planned"] for turn in seen["timerfd"]])
-    lags = {
-        name: [turn["quantiles_ns"]["lag"]["p99"] / 1e3 for turn in turns] for name, turns in seen.items()
-    }
-    found = perf_kit.ratio(lags["call_later"], lags["timerfd"])
-    detail = {"lag_p99_us": {name: perf_kit.spread(values) for name, values in lags.items()}}
-    return [
-        Line(
-            "open loop, 20,000/s Poisson: sent of the planned", "≥ 99.9%", share, share["median"] >= 99.9, "%"
-        ),
-        at_least("open loop, 20,000/s: lag p99 of call_later over ours", 5, found, detail),
-    ]
+        found = perf_kit.ratio(lags["call_later"], lags["timerfd"])
+        detail = {
+            "lag_p99_us": {name: perf_kit.spread(values) for name, values in lags.items()},
+            "cpu_us_of": {
+                name: statistics.median(turn["cpu_us"] for turn in turns) for name, turns in seen.items()
+            },
+        }
+        what += ": lag p99 of call_later over ours"
+        if rate == RATE_PER_S:
+            lines.append(at_least(what, 5, found, detail))
+        else:
+            lines.append(Line(what, "shown", found, None, detail=detail))
+    return lines
 
 
 def merge():
