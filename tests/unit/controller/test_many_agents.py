@@ -140,7 +140,7 @@ async def test_each_agent_more_to_arm_gives_the_calls_more_time(
         round_ = Round("001-a", 1, SCENARIO.phases[0], (), 1)
         await runner._run_window(round_, PLAN, sorted(crew.members)[:agents], _Notes())
     ahead_ns = {arm.start_ns - 10**9 for arm in CountingLink.armed}  # the warm-up is a second
-    assert ahead_ns == {250_000_000 + agents * 4_000_000}
+    assert ahead_ns == {500_000_000 + agents * 4_000_000}
     assert len(CountingLink.armed) == agents
 
 
