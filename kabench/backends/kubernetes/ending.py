@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from kabench.backends.kubernetes.api import Cluster
@@ -14,7 +15,7 @@ from kabench.backends.tasks import all_of
 from kabench.errors import ClusterError
 
 END_S = 10.0
-"""Pods end within their grace of a few seconds; those that do not are on nodes out of reach."""
+"""Pods end within their grace of a few seconds; others are on nodes out of reach, whether the cluster knows or not."""
 FORCED_S = 5.0
 
 
@@ -77,13 +78,16 @@ async def _see_gone(
     def none_left() -> bool | None:
         return None if left() else True
 
+    def none_can_end() -> bool | None:
+        return True if all(pod.out_of_reach for pod in left()) else None
+
     def why() -> str:
         names = ", ".join(pod.name for pod in left())
         return f"pods do not end: {names}; see whether their nodes are in reach"
 
-    try:
-        await table.until(none_left, END_S, why)
-    except ClusterError:
+    with contextlib.suppress(ClusterError):
+        await table.until(none_can_end, END_S, why)
+    if left():
         await force()
         await table.until(none_left, FORCED_S, why)
 

@@ -101,11 +101,13 @@ class Pod:
 
     @property
     def fails_its_probe(self) -> bool:
-        """Whether a container runs and its own readiness probe fails: overload, a result, and no loss.
-
-        Of a pod on a node out of reach the cluster says that it is not ready, and leaves its containers as they were.
-        """
+        """Whether a container runs and its own readiness probe fails: overload, a result, and no loss."""
         return any(container.get("ready") is False for container in self.containers)
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether its node is: the cluster says then that it is not ready, and leaves its containers as they were."""
+        return self.running and not self.ready and not self.fails_its_probe
 
     @property
     def last_words(self) -> str:
@@ -197,7 +199,7 @@ def loss(before: Pod, after: Pod | None) -> str:
         return after.end
     if after.restarts > before.restarts and not before.end:
         return after.restart
-    if before.ready and not after.ready and after.running and not after.fails_its_probe:
+    if before.ready and after.out_of_reach:
         return "its node is out of reach"
     return ""
 

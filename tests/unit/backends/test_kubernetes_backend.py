@@ -249,6 +249,26 @@ async def test_a_round_goes_on_without_a_node_that_is_out_of_reach(
         assert "out of reach" in work.note
 
 
+async def test_pods_on_a_node_that_the_cluster_calls_lost_are_not_waited_for(
+    cluster: LivingCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kabench.backends.kubernetes.ending.END_S", 1e6)
+    async with started() as fleet:
+        lost = fleet.nodes[0].name
+        await fleet.start_noise(round_of(fleet, lost))
+        cluster.cut.add(lost)
+        (noise,) = cluster.pods("noise")
+        stopping = asyncio.create_task(fleet.stop_noise())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not stopping.done()  # as far as anyone knows, it is about to end
+        noise["status"]["conditions"] = []
+        cluster._tell("MODIFIED", noise)
+        async with asyncio.timeout(5):
+            await stopping
+        assert cluster.pods("noise") == []
+
+
 async def test_a_node_that_comes_back_into_reach_is_waited_for(cluster: LivingCluster) -> None:
     async with started() as fleet:
         lost = fleet.nodes[0].name
