@@ -161,9 +161,11 @@ class RoundRunner:
         timing = self._scenario.timing
         warm_up_ns, window_ns = round(timing.warm_up_s * NS_PER_S), round(timing.window_s * NS_PER_S)
         margin_ns = ARM_MARGIN_NS + len(nodes) * ARM_MARGIN_PER_AGENT_NS
-        start_ns = self._clock.monotonic_ns() + margin_ns + warm_up_ns
         now = self._clock.realtime_ns()
         self._store.append(RoundStarted(round_.window, round_.block, round_.phase.name, now))
+        start_ns = (
+            self._clock.monotonic_ns() + margin_ns + warm_up_ns
+        )  # after the journal: a busy disk takes its time
         failures = await self._crew.arm(round_.window, start_ns, nodes)
         self._report(failures)
         armed = [node for node in nodes if node not in failures]

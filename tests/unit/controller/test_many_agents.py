@@ -144,6 +144,18 @@ async def test_each_agent_more_to_arm_gives_the_calls_more_time(
     assert len(CountingLink.armed) == agents
 
 
+async def test_a_slow_disk_takes_no_time_from_arming(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunStore.create(tmp_path, "r") as store:
+        runner = a_runner(crew, store)
+        clock = runner._clock
+        assert isinstance(clock, ManualClock)
+        monkeypatch.setattr(store, "append", lambda event: clock.advance(3 * 10**9))
+        await runner._run_window(Round("001-a", 1, SCENARIO.phases[0], (), 1), PLAN, ["node-1"], _Notes())
+    assert {arm.start_ns for arm in CountingLink.armed} == {3 * 10**9 + 504_000_000 + 10**9}
+
+
 async def test_an_agent_that_went_silent_in_the_window_is_doubtful_when_logs_are_collected(
     crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
