@@ -28,6 +28,17 @@ HEADLINES = ("redis", "redis-pipelined", "http", "cpu", "open-loop", "agent", "t
 """The rows that the README quotes."""
 
 
+WHY = {
+    "bare loop in C|wrk -t1$": "1.6 µs of Python a request, beside the kernel's 6 to 7",
+    "pipeline of 16": "half is the kernel's; a third is drawing and encoding commands",
+    "in closed loop$": "sleeps and wake-ups, which a closed loop does without: see the bare paced loop",
+    "call_later over ours": "call_later never sleeps here; both wait for a core that is nearly busy",
+    "decode_and_add": "base64 and zlib alone are the floor; a busy host",
+    "truth, fixed": "the host takes the CPU from client or server for milliseconds; no spread of the delay hides it",
+}
+"""Of rows that fall short, by what is found in their names; docs/performance.md says more."""
+
+
 def machine():
     """What the figures were measured on."""
     model = "unknown processor"
@@ -85,6 +96,8 @@ def behind(line):
         parts.append(words.format(**detail))
     if "share" in detail:
         parts.append(f"{detail['share']:.1f}% of the planned were sent")
+    if line.holds is False:
+        parts += [why for of, why in WHY.items() if re.search(of, line.what)]
     return "; ".join(parts)
 
 
@@ -104,11 +117,23 @@ def table(lines):
     )
 
 
-def about(facts):
+def about(contents):
+    """Where and when rows were measured: the table may be of several runs, on one machine."""
+    facts = contents[-1]["machine"]
+    times = sorted({content["machine"]["at"] for content in contents})
+    when = times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
     return (
-        f"{facts['processor']}, {facts['cpus']} CPUs, Linux {facts['kernel']}, Python {facts['python']}, {facts['at']}. "
+        f"{facts['processor']}, {facts['cpus']} CPUs, Linux {facts['kernel']}, Python {facts['python']}, {when}. "
         "Medians of the turns' ratios, in brackets the lowest and the highest."
     )
+
+
+def kept():
+    """What is in `perf/` by row, in the order of the rows."""
+    paths = {name: PERF / f"{name}.json" for name in rows.ROWS}
+    return {
+        name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()
+    }
 
 
 def headlines(lines):
@@ -143,7 +168,7 @@ def main():
         parser.error(f"no such row: {', '.join(sorted(unknown))}; see --list")
     perf_kit.pin_self()
     PERF.mkdir(exist_ok=True)
-    facts, found = machine(), {}
+    facts = machine()
     for name in options.rows or rows.ROWS:
         began = time.monotonic()
         print(f"{name}: {rows.ROWS[name].__doc__.splitlines()[0]}", flush=True)
@@ -161,16 +186,13 @@ def main():
         (PERF / f"{name}.json").write_text(
             json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        found[name] = lines
-    if not options.rows:
-        every = [line for lines in found.values() for line in lines]
-        short = [line for name in HEADLINES for line in found.get(name, ())]
-        quote(
-            {
-                "table": f"{about(facts)}\n\n{table(every)}",
-                "headlines": f"{about(facts)}\n\n{headlines(short)}",
-            }
-        )
+    contents = kept()
+    lines = {name: [rows.Line(**line) for line in content["lines"]] for name, content in contents.items()}
+    every = [line for some in lines.values() for line in some]
+    short = [line for name in HEADLINES for line in lines.get(name, ())]
+    if every:
+        where = about(list(contents.values()))
+        quote({"table": f"{where}\n\n{table(every)}", "headlines": f"{where}\n\n{headlines(short)}"})
     return 0
 
 
