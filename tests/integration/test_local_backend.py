@@ -134,6 +134,8 @@ async def test_idle_cpus_are_kept_awake_where_that_pays(
         for process in awake:
             process.kill()
         await until(lambda: all(has_ended(process) for process in awake))
+        if awake:
+            await until(lambda: "awake-0 ended: " in fleet.environment()["idle_cpus"])
         assert {one.role for one in fleet.casualties()} <= {"awake"}
 
 

@@ -119,6 +119,7 @@ class LocalFleet:
         self._noise: list[RunningNoise] = []
         self._targets: list[Child] = []
         self._autogroups: dict[str, str] = {}
+        self._awake: list[Child] = []
         self._why_not_awake = (
             "servers that stand already are measured as they are"
             if scenario.standing
@@ -233,7 +234,7 @@ class LocalFleet:
             else None,
             "stress_tool": stress.name if stress else None,
             "substitutes": list(self._substitutes()),
-            "idle_cpus": f"may sleep: {self._why_not_awake}" if self._why_not_awake else "kept awake",
+            "idle_cpus": self._idle_cpus(),
             "last_level_cache_bytes": stress.cache_bytes if stress else None,
             **({} if self._scenario.standing else SIMULATED),
         }
@@ -257,9 +258,16 @@ class LocalFleet:
     def _keep_awake(self, cpu: int) -> None:
         """Have something run on a CPU whenever nothing else does; its end is nothing that a run must end for."""
         name, first = f"awake-{cpu}", next(node for node in self.nodes if cpu in node.cpus)
-        self._processes.start(
+        child = self._processes.start(
             target_program("awake"), name=name, role="awake", node=first.name, cpus=frozenset({cpu})
         )
+        self._awake.append(child)
+
+    def _idle_cpus(self) -> str:
+        """What becomes of CPUs with nothing to do."""
+        ended = [f"{child.name} ended: {child.last_words()}" for child in self._awake if child.exit]
+        why = self._why_not_awake or "; ".join(ended)
+        return f"may sleep: {why}" if why else "kept awake"
 
     async def _start_station(self, node: Node) -> None:
         null_echo = self._start(null_echo_command(), f"null-echo-{node.name}", "agent", node)
