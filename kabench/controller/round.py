@@ -163,9 +163,8 @@ class RoundRunner:
         margin_ns = ARM_MARGIN_NS + len(nodes) * ARM_MARGIN_PER_AGENT_NS
         now = self._clock.realtime_ns()
         self._store.append(RoundStarted(round_.window, round_.block, round_.phase.name, now))
-        start_ns = (
-            self._clock.monotonic_ns() + margin_ns + warm_up_ns
-        )  # after the journal: a busy disk takes its time
+        # after the journal: a busy disk takes its time
+        start_ns = self._clock.monotonic_ns() + margin_ns + warm_up_ns
         failures = await self._crew.arm(round_.window, start_ns, nodes)
         self._report(failures)
         armed = [node for node in nodes if node not in failures]
