@@ -68,6 +68,29 @@ def folded(recorder):
     return intervals
 
 
+def test_requests_that_are_all_well_are_counted_in_each_metric_and_for_their_connections():
+    flights, recorder, _ = made([0, 100, 200], targets=[0, 1, 0], names=("a", "b"))
+    for index, (issued, sent, over) in enumerate([(1, 3, 30), (105, 109, 150), (210, 217, 290)]):
+        through(flights, recorder, index, issued, sent, over)
+    recorder.roll(START_NS + 1_000)
+    (interval,) = folded(recorder)
+    assert interval.histograms == {
+        (name, metric): kit.histogram(values).buckets()
+        for name, metric, values in [
+            ("a", Metric.RESPONSE, [30, 90]),
+            ("a", Metric.SERVICE, [27, 73]),
+            ("a", Metric.LAG, [1, 10]),
+            ("a", Metric.WAIT, [2, 7]),
+            ("b", Metric.RESPONSE, [50]),
+            ("b", Metric.SERVICE, [41]),
+            ("b", Metric.LAG, [5]),
+            ("b", Metric.WAIT, [4]),
+        ]
+    }
+    assert recorder.connections._counts.tolist() == [2, 1]
+    assert recorder.connections._sums_ns.tolist() == [100, 41]
+
+
 def test_due_at_the_windows_start_is_recorded_and_a_nanosecond_before_is_not():
     flights, recorder, _ = made([-1, 0])
     through(flights, recorder, 0, -1, -1, 50)
