@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import msgspec
@@ -31,7 +31,7 @@ from kabench_agent.pacing import Pacer
 from kabench_agent.protocols.base import Codec, Verdict
 from kabench_agent.protocols.null import NullCodec
 from kabench_agent.recorder import Recorder
-from kabench_agent.turns import PAUSE_S, moment_s
+from kabench_agent.turns import PAUSE_S, Pause, Steps, moment_s, no_pause
 from kabench_agent.vitals import SystemVitals, Vitals
 
 Sink = Callable[[Interval], None]
@@ -231,9 +231,9 @@ class Engine:
         notes: list[IntervalNote] = []
         totals = {name: Outcomes(planned=planned or 0) for name, planned in self.planned.items()}
 
-        async def hand_over(pause: Callable[[], Awaitable[None]]) -> None:
+        async def hand_over(step: Pause) -> None:
             while closed := self._recorder.closed:
-                interval = await self._recorder.fold(closed[0], pause)
+                interval = await self._recorder.fold(closed[0], step)
                 closed.popleft()
                 for name, outcomes in interval.note.outcomes.items():
                     totals[name] += outcomes
@@ -249,9 +249,9 @@ class Engine:
                     self._news.clear()
                     await self._pause(moment_s(order.seed, order.interval_ns))
                     self._raise_failure()
-                    await hand_over(self._pause)
+                    await hand_over(Steps(self._pause, self._clock.monotonic_ns))
             finally:
-                await hand_over(_no_pause)
+                await hand_over(no_pause)
         for name, planned in self.planned.items():
             if planned is None:
                 totals[name] = msgspec.structs.replace(totals[name], planned=totals[name].sent)
@@ -467,7 +467,3 @@ class Engine:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-async def _no_pause() -> None:
-    """For who is in a hurry."""

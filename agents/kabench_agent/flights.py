@@ -20,6 +20,9 @@ LOW = 64
 
 SMALLEST = 4096
 
+AHEAD = 3072
+"""So many are drawn before the first is due."""
+
 
 class Flights:
     """Instants on the agent's monotonic clock, in nanoseconds, by index of the schedule *and* `mask`.
@@ -82,7 +85,10 @@ class Flights:
         self.bounded = 0
         self.peak = 0
         self.issued = 0
-        self.draw()
+        while (
+            self.drawn < AHEAD and (part := arrivals.next()) is not None
+        ):  # drawing is a long step, and there is time
+            self._put(part)
 
     @property
     def over(self) -> bool:

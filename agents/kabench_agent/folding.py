@@ -1,4 +1,4 @@
-"""Counts a closed interval with numpy, a slice at a time: tens of nanoseconds a value, in steps of tenths of a millisecond.
+"""Counts a closed interval with numpy, a slice at a time: tens of nanoseconds a value, in steps of a tenth of a millisecond.
 
 All targets are folded in one pass, and into the counts in use alone: whole histograms of every target would cost each agent
 25 ms a second, and it would show in its lag. A closed loop has few targets and many requests: there, one whole array of
@@ -7,7 +7,7 @@ counts a target is the cheaper way.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,8 +19,8 @@ from kabench.core.schedule import Ints
 from kabench_agent.flights import NEVER, as_ints
 from kabench_agent.landed import COUNT_BITS, MOST_IN_A_RUN, TARGET_BITS, VERDICT_BITS, Landed, Runs
 from kabench_agent.protocols.base import Verdict
+from kabench_agent.turns import Pause
 
-Pause = Callable[[], Awaitable[None]]
 Histograms = dict[tuple[str, Metric], Buckets]
 
 SLICE = 512
@@ -100,7 +100,7 @@ class Folding:
         """What became of the requests, by target."""
         return {name: _counted(row) for name, row in zip(self._names, self._outcomes.tolist(), strict=True)}
 
-    async def scheduled(self, landed: Landed, pause: Pause) -> None:
+    async def scheduled(self, landed: Landed, step: Pause) -> None:
         """Take in requests of the schedule."""
         parts: dict[int, list[Buckets]] = {}
         count = len(self._names)
@@ -109,15 +109,20 @@ class Folding:
             what = as_ints(landed.what)[part]
             verdict = what & ((1 << VERDICT_BITS) - 1)
             targets = (what >> VERDICT_BITS) & ((1 << TARGET_BITS) - 1)
-            found = list(self._values(landed, part, verdict, targets))
             self._count(targets, verdict, np.ones_like(targets))
-            await pause()
+            await step()
+            found = list(self._values(landed, part, verdict, targets))
+            await step()
             values_ns, clamped = clamp(np.concatenate([values for _, values, _ in found]))
             self.clamped += clamped
             of = np.concatenate([owners + number * count for number, (_, _, owners) in enumerate(found)])
-            for owner, buckets in _binned(values_ns, of):
+            keys = of * COUNTS + index_of(values_ns)
+            await step()
+            keys, counts = np.unique(keys, return_counts=True)
+            await step()
+            for owner, buckets in _cut_up(keys, counts):
                 parts.setdefault(owner, []).append(buckets)
-            await pause()
+            await step()
         metrics = list(_METRICS)
         for owner in sorted(parts):
             metric, target = divmod(owner, count)
@@ -126,9 +131,9 @@ class Folding:
                 pieces[0] if len(pieces) == 1 else Buckets.sum(pieces)
             )
             if len(pieces) > 1:
-                await pause()
+                await step()
 
-    async def closed_loop(self, target: int, runs: Runs, from_ns: int, pause: Pause) -> None:
+    async def closed_loop(self, target: int, runs: Runs, from_ns: int, step: Pause) -> None:
         """Take in a target's requests of a closed loop that were sent from `from_ns` on; what it sent before was to warm up.
 
         What was sent when it was due has no lag and no wait, and its response time is its service time.
@@ -152,7 +157,7 @@ class Folding:
             wrong = verdict >= Verdict.CONNECT
             _add(failed, took_ns[wrong], count[wrong])
             self._connections.add(target, what[ok] >> (COUNT_BITS + VERDICT_BITS), took_ns[ok], count[ok])
-            await pause()
+            await step()
         name = self._names[target]
         for metric, counts in (
             (Metric.RESPONSE, answered + late),
@@ -162,7 +167,7 @@ class Folding:
             used = np.flatnonzero(counts != 0)
             if used.size:
                 self.histograms[name, metric] = Buckets(used.astype(np.int64), counts[used])
-        await pause()
+        await step()
 
     def _values(
         self, landed: Landed, part: slice, verdict: Ints, targets: Ints
@@ -209,9 +214,8 @@ def _add(counts: Ints, values_ns: Ints, weights: Ints) -> None:
         counts[: found.size] += found.astype(np.int64)
 
 
-def _binned(values_ns: Ints, of: Ints) -> Iterator[tuple[int, Buckets]]:
-    """The values' histogram by owner; only owners with values. Counted at once, cut up as they are asked for."""
-    keys, counts = np.unique(of * COUNTS + index_of(values_ns), return_counts=True)
+def _cut_up(keys: Ints, counts: Ints) -> Iterator[tuple[int, Buckets]]:
+    """Each owner's histogram, from `owner * COUNTS + index` in ascending order and how often each came."""
     owners = keys // COUNTS
     firsts = np.flatnonzero(np.diff(owners, prepend=-1)).tolist()
     for first, end in pairwise([*firsts, keys.size]):

@@ -13,6 +13,7 @@ from kabench.core.health import Health
 from kabench.core.histogram import Buckets
 from kabench.core.identity import NULL_TARGET, Kind, Metric, Outcomes
 from kabench.wire.messages import Interval, KindInterval
+from kabench_agent.turns import Pause, no_pause
 
 BACKLOG = 16
 """Lines that a listener may be behind; then the oldest are dropped."""
@@ -34,8 +35,8 @@ class Live:
         self._last: Interval | None = None
         self._ended = False
 
-    async def interval(self, interval: hlog.Interval) -> None:
-        """Take in a closed interval, and pass it on if anyone listens."""
+    async def interval(self, interval: hlog.Interval, step: Pause) -> None:
+        """Take in a closed interval, and pass it on if anyone listens; `step` is called after each step of it."""
         self._count = interval.note.index + 1
         sums = _Sums()
         for name, outcomes in interval.note.outcomes.items():
@@ -47,15 +48,15 @@ class Live:
                 sums.lags.append(buckets)
         self._totals.take(sums)
         if self._listeners:
-            await asyncio.sleep(0)
-            self._offer(await sums.line(self._window, interval.note.index, interval.note.health))
+            await step()
+            self._offer(await sums.line(self._window, interval.note.index, interval.note.health, step))
 
     async def sealed(self, seal: hlog.Seal) -> None:
         """The window's last line."""
         self._totals.outcomes = {}
         for name, outcomes in seal.totals.items():
             self._totals.count(self._kinds[name], outcomes)
-        self._last = await self._totals.line(self._window, self._count, seal.health, sealed=True)
+        self._last = await self._totals.line(self._window, self._count, seal.health, no_pause, sealed=True)
         self._offer(self._last)
 
     def end(self) -> None:
@@ -112,11 +113,16 @@ class _Sums:
             self.responses.setdefault(kind, []).extend(parts)
         self.lags += other.lags
 
-    async def line(self, window: str, index: int, health: Health, *, sealed: bool = False) -> Interval:
-        """The message, with a break after each kind."""
+    async def line(
+        self, window: str, index: int, health: Health, step: Pause, *, sealed: bool = False
+    ) -> Interval:
+        """The message, in steps."""
         kinds = {}
         for kind, outcomes in sorted(self.outcomes.items()):
-            parts = self.responses.get(kind)
-            kinds[str(kind)] = KindInterval(outcomes, Buckets.sum(parts).encode() if parts else "")
-            await asyncio.sleep(0)
-        return Interval(window, index, kinds, health, Buckets.sum(self.lags).quantile_ns(0.99), sealed)
+            response = Buckets.sum(self.responses.get(kind, []))
+            await step()
+            kinds[str(kind)] = KindInterval(outcomes, response.encode() if response.indices.size else "")
+            await step()
+        lag = Buckets.sum(self.lags)
+        await step()
+        return Interval(window, index, kinds, health, lag.quantile_ns(0.99), sealed)

@@ -8,7 +8,7 @@ was over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ from kabench_agent.flights import NEVER, Flights, as_ints
 from kabench_agent.folding import Connections, Folding
 from kabench_agent.landed import Landed, Runs, pack_landed, pack_skipped
 from kabench_agent.protocols.base import Verdict
+from kabench_agent.turns import Pause
 from kabench_agent.vitals import Sample, Vitals
 
 
@@ -152,12 +153,12 @@ class Recorder:
         over = self._flights.over and not self._also_in_flight()
         return self._start_ns >= self._window_end_ns and nothing and over
 
-    async def fold(self, closed: Closed, pause: Callable[[], Awaitable[None]]) -> Interval:
-        """Histograms and outcomes of all targets, in steps with a `pause` after each: see `folding`."""
+    async def fold(self, closed: Closed, step: Pause) -> Interval:
+        """Histograms and outcomes of all targets; `step` is called after each step of it: see `folding`."""
         folding = Folding(self._names, self._timeout_ns, self.connections)
-        await folding.scheduled(closed.landed, pause)
+        await folding.scheduled(closed.landed, step)
         for target, runs in enumerate(closed.runs):
-            await folding.closed_loop(target, runs, self._window_start_ns, pause)
+            await folding.closed_loop(target, runs, self._window_start_ns, step)
         health = msgspec.structs.replace(closed.health, clamped=folding.clamped)
         note = IntervalNote(closed.number, closed.start_ns, closed.length_ns, folding.outcomes, health)
         return Interval(note, folding.histograms)

@@ -13,7 +13,7 @@ from kabench.core.identity import NULL_TARGET, Kind
 from kabench.wire.messages import Prepare, RedisLoad
 from kabench_agent.live import Live
 from kabench_agent.spool import OpenLog
-from kabench_agent.turns import PAUSE_S
+from kabench_agent.turns import PAUSE_S, Steps
 
 
 class Engine(Protocol):
@@ -150,18 +150,19 @@ class Window:
                 self.log.close()
 
     async def _write(self, log: OpenLog) -> None:
-        """Encode and write what the engine hands over, as it comes, with a pause before each piece."""
+        """Encode and write what the engine hands over, as it comes, in steps."""
         while True:
             interval = await self._closed.get()
-            pieces, lines = self._writer.pieces(interval), bytearray()
+            lines, written = self._writer.lines(interval), bytearray()
             try:
                 await self._pause()
-                for piece in pieces:
-                    lines += piece
-                    await self._pause()
+                step = Steps(self._pause)
+                for line in lines:
+                    written += line
+                    await step()
             finally:
-                log.append(lines + b"".join(pieces))  # what is left, when cancelled
-            await self.live.interval(interval)
+                log.append(written + b"".join(lines))  # what is left, when cancelled
+            await self.live.interval(interval, step)
             self._closed.task_done()
 
     async def _pause(self) -> None:

@@ -48,9 +48,10 @@ _INNER = struct.Struct(">IIIIQQd")  # cookie, length, offset, digits, lowest, hi
 _WINDOW_BITS, _MEMORY_LEVEL = 12, 5
 """Of zlib when it compresses. The usual 15 and 8 take 256 KiB for each histogram, got from the kernel page by page: eight
 times as dear, and a few hundred bytes get no shorter."""
-_PREPARED_AT_ONCE = 512
-"""Counts that are encoded in one pass, of several histograms or of one that has more."""
+_FEW_COUNTS = 128
+"""So many are encoded one by one."""
 _MAX_PAYLOAD_BYTES = _INNER.size + COUNTS * 9
+_NO_COUNT = "a count is negative, or beyond 2**55 - 1"
 _MAX_COUNT = (1 << 55) - 1  # eight bytes of ZigZag LEB128; nine are never needed: a year at 10⁹/s is less
 
 Ints = NDArray[np.int64]
@@ -153,7 +154,12 @@ class Buckets:
         Raises:
             ValueError: a count of 2⁵⁵ or more.
         """
-        return next(encode_all([self]))
+        words = _words(self)
+        inner = _INNER.pack(_V2_COOKIE | 0x10, len(words), 0, DIGITS, LOWEST_NS, HIGHEST_NS, 1.0)
+        small = zlib.compressobj(method=zlib.DEFLATED, wbits=_WINDOW_BITS, memLevel=_MEMORY_LEVEL)
+        packed = small.compress(inner + words) + small.flush()
+        outer = _OUTER.pack(_V2_COMPRESSED_COOKIE | 0x10, len(packed))
+        return base64.b64encode(outer + packed).decode("ascii")
 
 
 NO_BUCKETS = Buckets(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -408,59 +414,42 @@ def _rank(q: float, total: int) -> int:
     return max(int(min(q * 100.0, 100.0) * total / 100 + 0.5), 1)
 
 
-def encode_all(histograms: Sequence[Buckets]) -> Iterator[str]:
-    """`Buckets.encode` of each: an agent has dozens at a time, and most of one's cost is numpy's own.
-
-    They are prepared some at a time, as they are asked for, and then compressed one by one: each step takes a tenth of a
-    millisecond, as a rule.
-
-    Raises:
-        ValueError: a count of 2⁵⁵ or more.
-    """
-    for words in _prepared(histograms):
-        inner = _INNER.pack(_V2_COOKIE | 0x10, len(words), 0, DIGITS, LOWEST_NS, HIGHEST_NS, 1.0)
-        small = zlib.compressobj(method=zlib.DEFLATED, wbits=_WINDOW_BITS, memLevel=_MEMORY_LEVEL)
-        packed = small.compress(inner + words) + small.flush()
-        outer = _OUTER.pack(_V2_COMPRESSED_COOKIE | 0x10, len(packed))
-        yield base64.b64encode(outer + packed).decode("ascii")
+def _words(histogram: Buckets) -> bytes:
+    """ZigZag LEB128: each count, and a run of n zeros as −n; nothing after the last count."""
+    few = histogram.indices.size <= _FEW_COUNTS
+    return _words_of_few(histogram) if few else _words_of_many(histogram)
 
 
-def _prepared(histograms: Sequence[Buckets]) -> Iterator[bytes]:
-    """`_to_words` of all, those of some at a time."""
-    some: list[Buckets] = []
-    keys = 0
-    for histogram in histograms:
-        if some and keys + histogram.indices.size > _PREPARED_AT_ONCE:
-            yield from _to_words(some)
-            some, keys = [], 0
-        some.append(histogram)
-        keys += histogram.indices.size
-    yield from _to_words(some)
-
-
-def _to_words(histograms: Sequence[Buckets]) -> list[bytes]:
-    """ZigZag LEB128 by histogram: each count, and a run of n zeros as −n; nothing after the last count."""
-    sizes = np.array([histogram.indices.size for histogram in histograms], dtype=np.int64)
-    ends = np.cumsum(sizes)
-    if not ends.size or not ends[-1]:
-        return [b""] * len(histograms)
-    used = np.concatenate([histogram.indices for histogram in histograms])
-    recorded = np.concatenate([histogram.counts for histogram in histograms])
+def _words_of_many(histogram: Buckets) -> bytes:
+    used, recorded = histogram.indices, histogram.counts
     if recorded.min() < 0 or recorded.max() > _MAX_COUNT:
-        raise ValueError("a count is negative, or beyond 2**55 - 1")
+        raise ValueError(_NO_COUNT)
     skipped = np.diff(used, prepend=-1) - 1
-    firsts = (ends - sizes)[sizes > 0]
-    skipped[firsts] = used[firsts]
     words = np.stack([2 * skipped - 1, recorded << 1], axis=1)  # the first is -1 where nothing was skipped
-    length = (int(words.max()).bit_length() + 6) // 7 or 1
+    length = (int(words.max()).bit_length() + 6) // 7
     rest = words[:, :, None] >> (7 * np.arange(length, dtype=np.int64))
     octets = ((rest & 0x7F) | ((rest >> 7 > 0) << 7)).astype(np.uint8)
     wanted = rest > 0
     wanted[:, :, 0] = True
     wanted &= words[:, :, None] >= 0
-    stream = octets[wanted].tobytes()
-    stops = np.concatenate([[0], np.cumsum(wanted.sum(axis=(1, 2)))])[np.concatenate([[0], ends])].tolist()
-    return [stream[begin:end] for begin, end in pairwise(stops)]
+    return octets[wanted].tobytes()
+
+
+def _words_of_few(histogram: Buckets) -> bytes:
+    """The same one by one: numpy takes 0.1 ms to begin with, and several times that where it was not called just before."""
+    octets = bytearray()
+    expected = 0
+    for index, count in zip(histogram.indices.tolist(), histogram.counts.tolist(), strict=True):
+        if not 0 <= count <= _MAX_COUNT:
+            raise ValueError(_NO_COUNT)
+        skipped = index - expected
+        expected = index + 1
+        for word in (2 * skipped - 1, count << 1) if skipped else (count << 1,):
+            while word > 0x7F:
+                octets.append(word & 0x7F | 0x80)
+                word >>= 7
+            octets.append(word)
+    return bytes(octets)
 
 
 def _payload(text: str | bytes) -> bytes:

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kabench.core.health import Health
-from kabench.core.histogram import GEOMETRY, Buckets, encode_all
+from kabench.core.histogram import GEOMETRY, Buckets
 from kabench.core.identity import NAME, Kind, Metric, Outcomes
 from kabench.core.logline import (
     INTERVAL_MARK,
@@ -51,9 +51,6 @@ from kabench.core.logline import (
 from kabench.errors import LogError
 
 LOG_VERSION = 1
-
-LINES_A_PIECE, BYTES_A_PIECE = 8, 1000
-"""Of histograms, that are written without a pause: one of thousands of values takes as long as eight of some dozens."""
 
 
 class LoggedTarget(msgspec.Struct, frozen=True):
@@ -190,10 +187,10 @@ class LogWriter:
         Raises:
             ValueError: it starts before the window.
         """
-        return b"".join(self.pieces(interval))
+        return b"".join(self.lines(interval))
 
-    def pieces(self, interval: Interval) -> Iterator[bytes]:
-        """Like `interval`, in pieces of some tenths of a millisecond: an agent drives targets in between.
+    def lines(self, interval: Interval) -> Iterator[bytes]:
+        """Like `interval`, a line at a time: an agent drives targets in between.
 
         Raises:
             ValueError: it starts before the window.
@@ -203,18 +200,10 @@ class LogWriter:
         start_ns = note.start_ns - self._header.start_ns
         if start_ns < 0:
             raise ValueError(f"interval {note.index} starts {-start_ns} ns before its window")
-        encoded = encode_all(list(interval.histograms.values()))
-        lines = (
-            histogram_line(f"{target}.{metric}", start_ns, note.length_ns, histogram.max_ns, text)
-            for ((target, metric), histogram), text in zip(interval.histograms.items(), encoded, strict=True)
-        )
-        piece: list[bytes] = []
-        for line in lines:
-            piece.append(line)
-            if len(piece) == LINES_A_PIECE or sum(map(len, piece)) >= BYTES_A_PIECE:
-                yield self._hashed(b"".join(piece))
-                piece.clear()
-        yield self._hashed(b"".join(piece) + marked(INTERVAL_MARK, note))
+        for (target, metric), histogram in interval.histograms.items():
+            tag, text = f"{target}.{metric}", histogram.encode()
+            yield self._hashed(histogram_line(tag, start_ns, note.length_ns, histogram.max_ns, text))
+        yield self._hashed(marked(INTERVAL_MARK, note))
 
     def seal(self, seal: Seal) -> bytes:
         """The last line; its digest is filled in here."""

@@ -13,6 +13,7 @@ from kabench.core.identity import NULL_TARGET, Kind, Metric, Outcomes
 from kabench.wire.messages import Interval
 from kabench_agent import live as live_module
 from kabench_agent.live import Live
+from kabench_agent.turns import no_pause
 
 MS = 1_000_000
 KINDS = {"echo-0": Kind.HTTP, "echo-1": Kind.HTTP, "redis-0": Kind.REDIS, NULL_TARGET: Kind.NULL}
@@ -41,7 +42,7 @@ async def test_targets_of_a_kind_are_summed_and_the_null_echo_does_not_count_as_
     lines = await listening(live)
     interval = closed(0, 1 * MS, 2 * MS)
     interval.histograms[NULL_TARGET, Metric.LAG] = of(900 * MS).buckets()
-    await live.interval(interval)
+    await live.interval(interval, no_pause)
     line = await anext(lines)
     assert line is not None
     assert set(line.kinds) == {"http", "redis", "null"}
@@ -56,7 +57,7 @@ async def test_the_last_line_has_the_windows_totals() -> None:
     live = Live("001-a", {"echo-0": Kind.HTTP})
     for index, value in enumerate((1 * MS, 5 * MS)):
         interval = an_interval(an_order(http_target(1)), 0, index, [value])
-        await live.interval(interval)
+        await live.interval(interval, no_pause)
     total = Outcomes(planned=2, sent=2, ok=2)
     await live.sealed(hlog.Seal(2, {"echo-0": total}, Health(cpu_share=0.5), start_skew_ns=0))
     live.end()
@@ -72,7 +73,7 @@ async def test_a_slow_listener_loses_the_oldest_lines_and_not_the_last() -> None
     lines = await listening(live)
     count = live_module.BACKLOG + 5
     for index in range(count):
-        await live.interval(closed(index, MS))
+        await live.interval(closed(index, MS), no_pause)
     total = Outcomes(planned=count, sent=count, ok=count)
     await live.sealed(hlog.Seal(count, dict.fromkeys(KINDS, total), Health(), start_skew_ns=0))
     live.end()
@@ -86,7 +87,7 @@ async def test_an_empty_interval_has_no_histogram() -> None:
     live = Live("001-a", {"echo-0": Kind.HTTP})
     lines = await listening(live)
     note = hlog.IntervalNote(0, 0, MS, {"echo-0": Outcomes()}, Health())
-    await live.interval(hlog.Interval(note))
+    await live.interval(hlog.Interval(note), no_pause)
     line = await anext(lines)
     assert line is not None
     assert (line.kinds["http"].response, line.lag_p99_ns) == ("", None)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kabench.core import inflate
 from kabench.core.histogram import (
+    _FEW_COUNTS,
     COUNTS,
     DIGITS,
     HIGHEST_NS,
@@ -23,9 +24,10 @@ from kabench.core.histogram import (
     LOWEST_OF,
     Buckets,
     Histogram,
+    _words_of_few,
+    _words_of_many,
     decode_all,
     decode_buckets,
-    encode_all,
     index_of,
 )
 from kabench.errors import LogError
@@ -344,10 +346,21 @@ def test_the_correction_fills_in_what_a_stall_kept_from_being_measured() -> None
         closed.corrected(0)
 
 
-@given(st.lists(st.lists(st.integers(0, HIGHEST_NS), max_size=400), max_size=8))
-def test_many_are_encoded_as_each_is_alone(several):
-    histograms = [ours(values).buckets() for values in several]
-    assert list(encode_all(histograms)) == [histogram.encode() for histogram in histograms]
+@given(st.sets(st.integers(0, COUNTS - 1), min_size=1, max_size=2 * _FEW_COUNTS), st.data())
+def test_few_counts_and_many_are_encoded_alike(at, data):
+    counts = [data.draw(st.integers(1, 2**55 - 1)) for _ in at]
+    buckets = Buckets(np.array(sorted(at)), np.array(counts))
+    assert _words_of_few(buckets) == _words_of_many(buckets)
+    assert decode_buckets(buckets.encode()) == buckets
+
+
+@pytest.mark.parametrize("size", [1, _FEW_COUNTS, _FEW_COUNTS + 1])
+@pytest.mark.parametrize("count", [-1, 2**55])
+def test_a_count_that_no_log_can_hold_is_refused(size, count):
+    counts = np.ones(size, dtype=np.int64)
+    counts[-1] = count
+    with pytest.raises(ValueError, match="a count is negative, or beyond"):
+        Buckets(np.arange(size), counts).encode()
 
 
 @given(st.lists(st.lists(st.integers(0, HIGHEST_NS), max_size=50), max_size=5))

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-from random import Random
 
 import msgspec
 import pytest
@@ -189,22 +188,15 @@ def test_the_handmade_log_is_whole():
     assert read_log(lines(WHOLE)).problem == ""
 
 
-def test_an_interval_is_written_in_pieces_that_take_no_longer_where_there_is_more_to_write():
-    few = {(f"t{number}", Metric.RESPONSE): histogram_of(1, 2, 3).buckets() for number in range(20)}
-    many = {
-        (f"t{number}", Metric.RESPONSE): histogram_of(
-            *Random(number).choices(range(900_000), k=4000)
-        ).buckets()
-        for number in range(5)
-    }
-    for histograms, sizes in ((few, [8, 8, 4]), (many, [1] * 5 + [0])):
-        writer, again = LogWriter(), LogWriter()
-        for one in (writer, again):
-            one.begin(msgspec.convert(HEADER, Header))
-        interval = Interval(note(), histograms)
-        pieces = list(writer.pieces(interval))
-        assert [piece.count(b"Tag=") for piece in pieces] == sizes
-        assert b"".join(pieces) == again.interval(interval)
+def test_an_interval_is_written_a_line_at_a_time():
+    histograms = {(f"t{number}", Metric.RESPONSE): histogram_of(1, 2, 3).buckets() for number in range(20)}
+    writer, again = LogWriter(), LogWriter()
+    for one in (writer, again):
+        one.begin(msgspec.convert(HEADER, Header))
+    interval = Interval(note(), histograms)
+    written = list(writer.lines(interval))
+    assert [line.count(b"\n") for line in written] == [1] * 21
+    assert b"".join(written) == again.interval(interval)
 
 
 def test_cut_anywhere_no_whole_interval_is_lost():
