@@ -128,9 +128,9 @@ def test_more_noisy_nodes_than_nodes_are_refused() -> None:
 def test_quick_takes_two_phases_in_eight_blocks_within_four_minutes() -> None:
     scenario = quick(SEED)
     assert [phase.name for phase in scenario.phases] == ["default", "contention-aware"]
-    assert (scenario.blocks.planned, scenario.blocks.reserve) == (8, 2)
+    assert (scenario.blocks.planned, scenario.blocks.reserve) == (8, 4)
     assert scenario.timing.budget_s == QUICK_BUDGET_S
-    assert planned_s(scenario, reserve=True) < 240
+    assert planned_s(scenario, reserve=True) <= QUICK_BUDGET_S < 240
     assert len(quick(SEED, phases=5).phases) == 5
 
 
@@ -149,25 +149,25 @@ def test_what_is_planned_fits_into_the_duration(minutes: int, phases: int) -> No
 def test_half_an_hour_has_twenty_blocks_of_five_phases_with_longer_windows() -> None:
     scenario = fit_duration(SEED, 1800)
     assert (scenario.blocks.planned, scenario.blocks.reserve) == (20, 4)
-    assert scenario.timing.window_s == pytest.approx(9.4)
+    assert scenario.timing.window_s == pytest.approx(10.4)
 
 
 def test_a_shorter_window_comes_before_fewer_blocks() -> None:
-    tight = fit_duration(quick(SEED), 200)
+    tight = fit_duration(quick(SEED), 180)
     assert tight.blocks.planned == 8
     assert 2 <= tight.timing.window_s < 5
 
 
 def test_a_duration_without_room_for_a_block_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"5 phases need at least 42 s"):
-        fit_duration(SEED, 40)
-    assert fit_duration(SEED, 43).blocks.planned == 1
+    with pytest.raises(SpecError, match=r"5 phases need at least 40 s"):
+        fit_duration(SEED, 39)
+    assert fit_duration(SEED, 40).blocks.planned == 1
 
 
 def test_the_plan_is_told_in_lines_that_fit_a_terminal() -> None:
     lines = describe_plan(quick(SEED))
-    assert "plan      8 blocks × 2 phases × (1 s warm-up + 5 s window + 4.5 s) = 2 min 53 s" in lines
-    assert "reserve   2 more for void ones, 3 min 35 s with them; the limit is 3 min 45 s" in lines
+    assert "plan      8 blocks × 2 phases × (1 s warm-up + 5 s window + 3.5 s) = 2 min 39 s" in lines
+    assert "reserve   4 more for void ones, 3 min 55 s with them; the limit is 3 min 55 s" in lines
     assert "noise     stress-cache, stress-membw on 2 of 6 nodes" in lines
     assert max(map(len, lines)) <= 80
     assert "noise     no noise" in describe_plan(noisy(0))

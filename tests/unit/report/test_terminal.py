@@ -152,7 +152,7 @@ def test_the_view_fits_80_by_24_and_shows_what_matters() -> None:
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     for part in (
-        "0:05 elapsed, about 2:43 left",
+        "0:05 elapsed, about 2:27 left",
         "block 1 of 8 · default (1 of 2)",
         "measure",
         "noise on node-1, node-2",
