@@ -21,7 +21,7 @@ LOW = 64
 SMALLEST = 4096
 
 AHEAD = 3072
-"""So many are drawn before the first is due."""
+"""So many are drawn before the first is due: a part of them takes as long as ten requests, and there is time then."""
 
 
 class Flights:
@@ -85,10 +85,7 @@ class Flights:
         self.bounded = 0
         self.peak = 0
         self.issued = 0
-        while (
-            self.drawn < AHEAD and (part := arrivals.next()) is not None
-        ):  # drawing is a long step, and there is time
-            self._put(part)
+        self.draw(AHEAD)
 
     @property
     def over(self) -> bool:
@@ -100,9 +97,9 @@ class Flights:
         """When the next request is due; None: there are no more."""
         return self.due_ns[self.issued & self.mask] if self.issued < self.count else None
 
-    def draw(self) -> None:
-        """Have some requests ahead, if there are any left."""
-        while self.drawn - self.issued < LOW and (part := self._arrivals.next()) is not None:
+    def draw(self, ahead: int = LOW) -> None:
+        """Have so many requests ahead at least, if there are as many left."""
+        while self.drawn - self.issued < ahead and (part := self._arrivals.next()) is not None:
             self._put(part)
 
     def take_off(self, index: int, target: int) -> None:

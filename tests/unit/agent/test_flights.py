@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kabench.core.schedule import Arrivals, Stream, compute
-from kabench_agent.flights import LOW, NEVER, SMALLEST, Flights
+from kabench_agent.flights import AHEAD, LOW, NEVER, SMALLEST, Flights
 
 STREAMS = (Stream("a", 3_000.0, keys=50), Stream("b", 2_000.0))
 S = 1_000_000_000
@@ -44,6 +44,14 @@ def test_the_whole_schedule_passes_through_a_ring_that_stays_as_it_is():
     assert flights.next_ns is None
     assert flights.count > 5 * SMALLEST
     assert flights.mask == SMALLEST - 1
+
+
+def test_a_short_window_is_drawn_whole_before_it_begins_and_of_a_long_one_the_beginning():
+    few = Arrivals(1, "poisson", [Stream(f"t{number}", 50.0) for number in range(8)], **WINDOW)
+    flights = Flights(few, 7)
+    assert flights.drawn == flights.count > 2_000
+    long, _ = made()
+    assert AHEAD <= long.drawn < long.count
 
 
 @pytest.mark.parametrize("seed", range(5))
