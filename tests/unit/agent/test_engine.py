@@ -10,6 +10,7 @@ from engine_kit import HTTP_OK, MS, NEVER, START_NS, Server, World
 
 from kabench.core.identity import NULL_TARGET, Metric
 from kabench.errors import AgentError
+from kabench_agent.engine import Engine
 from kabench_agent.turns import moment_s
 
 
@@ -286,6 +287,20 @@ async def test_nobody_waits_for_a_moment_once_the_window_is_over(monkeypatch):
     async with asyncio.timeout(30):
         done = await kit.run(World(), kit.order(kit.http_target()))
     assert [interval.note.index for interval in done.intervals][:4] == [0, 1, 2, 3]  # the rest is drain
+
+
+async def test_intervals_are_folded_with_pauses_while_the_engine_drives(monkeypatch):
+    monkeypatch.setattr("kabench_agent.turns.STEP_NS", 0)
+    pauses, pause = [], Engine._pause
+
+    async def counted(engine, *seconds):
+        pauses.append(seconds)
+        await pause(engine, *seconds)
+
+    monkeypatch.setattr(Engine, "_pause", counted)
+    done = await kit.run(World(), kit.order(kit.http_target()))
+    assert done.seal.totals["echo-0"].ok
+    assert len([seconds for seconds in pauses if not seconds]) >= 5  # the others wait for an agent's moment
 
 
 def test_agents_have_moments_of_their_own_and_all_leave_time_for_their_steps():

@@ -53,6 +53,23 @@ async def test_targets_of_a_kind_are_summed_and_the_null_echo_does_not_count_as_
     assert not line.sealed
 
 
+async def test_a_line_is_made_in_steps_and_its_lag_is_of_all_targets() -> None:
+    live = Live("001-a", KINDS)
+    lines = await listening(live)
+    interval = closed(0, 1 * MS)
+    interval.histograms["redis-0", Metric.LAG] = of(5 * MS, 6 * MS).buckets()
+    steps = []
+
+    async def step() -> None:
+        steps.append(1)
+
+    await live.interval(interval, step)
+    line = await anext(lines)
+    assert line is not None
+    assert line.lag_p99_ns == of(6 * MS).quantile_ns(0.99)
+    assert len(steps) == 1 + 2 * 3 + 1  # taken in; summed and encoded, of three kinds; the lags
+
+
 async def test_the_last_line_has_the_windows_totals() -> None:
     live = Live("001-a", {"echo-0": Kind.HTTP})
     for index, value in enumerate((1 * MS, 5 * MS)):

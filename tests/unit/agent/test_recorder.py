@@ -10,7 +10,7 @@ import pytest
 from kabench.core.histogram import HIGHEST_OF, Histogram
 from kabench.core.identity import Metric, Outcomes
 from kabench.core.schedule import Schedule
-from kabench_agent import vitals
+from kabench_agent import folding, vitals
 from kabench_agent.flights import Flights
 from kabench_agent.protocols.base import Verdict
 from kabench_agent.recorder import Recorder
@@ -89,6 +89,25 @@ def test_requests_that_are_all_well_are_counted_in_each_metric_and_for_their_con
     }
     assert recorder.connections._counts.tolist() == [2, 1]
     assert recorder.connections._sums_ns.tolist() == [100, 41]
+
+
+@pytest.mark.parametrize(("size", "steps"), [(512, 5), (2, 2 * 5 + 4), (1, 3 * 5 + 4)])
+def test_counting_an_interval_can_be_interrupted_within_each_slice_and_after_each_sum(
+    size, steps, monkeypatch
+):
+    monkeypatch.setattr(folding, "SLICE", size)
+    flights, recorder, _ = made([0, 100, 200], targets=[0, 1, 0], names=("a", "b"))
+    for index, (issued, sent, over) in enumerate([(1, 3, 30), (105, 109, 150), (210, 217, 290)]):
+        through(flights, recorder, index, issued, sent, over)
+    recorder.roll(START_NS + 1_000)
+    taken = []
+
+    async def step():
+        taken.append(1)
+
+    interval = asyncio.run(recorder.fold(recorder.closed.popleft(), step))
+    assert len(taken) == steps
+    assert interval.histograms["a", Metric.RESPONSE] == kit.histogram([30, 90]).buckets()
 
 
 def test_due_at_the_windows_start_is_recorded_and_a_nanosecond_before_is_not():
