@@ -51,7 +51,7 @@ times as dear, and a few hundred bytes get no shorter."""
 _FEW_COUNTS = 128
 """So many are encoded one by one."""
 _MAX_PAYLOAD_BYTES = _INNER.size + COUNTS * 9
-_NO_COUNT = "a count is negative, or beyond 2**55 - 1"
+_COUNT_REFUSED = "a count is negative, or beyond 2**55 - 1"
 _MAX_COUNT = (1 << 55) - 1  # eight bytes of ZigZag LEB128; nine are never needed: a year at 10⁹/s is less
 
 Ints = NDArray[np.int64]
@@ -423,7 +423,7 @@ def _words(histogram: Buckets) -> bytes:
 def _words_of_many(histogram: Buckets) -> bytes:
     used, recorded = histogram.indices, histogram.counts
     if recorded.min() < 0 or recorded.max() > _MAX_COUNT:
-        raise ValueError(_NO_COUNT)
+        raise ValueError(_COUNT_REFUSED)
     skipped = np.diff(used, prepend=-1) - 1
     words = np.stack([2 * skipped - 1, recorded << 1], axis=1)  # the first is -1 where nothing was skipped
     length = (int(words.max()).bit_length() + 6) // 7
@@ -441,7 +441,7 @@ def _words_of_few(histogram: Buckets) -> bytes:
     expected = 0
     for index, count in zip(histogram.indices.tolist(), histogram.counts.tolist(), strict=True):
         if not 0 <= count <= _MAX_COUNT:
-            raise ValueError(_NO_COUNT)
+            raise ValueError(_COUNT_REFUSED)
         skipped = index - expected
         expected = index + 1
         for word in (2 * skipped - 1, count << 1) if skipped else (count << 1,):

@@ -40,7 +40,7 @@ on a shared machine, every third block may be void."""
 QUICK_WINDOW_S = 5.0
 QUICK_WARM_UP_S = 1.0
 QUICK_BUDGET_S = 230.0
-"""For blocks: a few seconds come before them, and the charts after them. With 235 s a run took four minutes and a second."""
+"""Counted from the session's first step on; the charts come after it. With 235 s a run took four minutes and a second."""
 
 FEWEST_BLOCKS = 8
 MOST_BLOCKS = 20
