@@ -313,7 +313,9 @@ def _voids(run: RunFacts) -> str:
     of = f"{len(void)} of {len(run.blocks)} blocks void"
     text = f"{of} (by phase: {by_phase})." if by_phase else f"{of}."
     codes = {reason.code for block in void for reason in block.void}
-    if not run.valid and codes & BUSY_CODES:
+    effect = run.contrast("effect")
+    withheld = effect is not None and all(kind.withheld for kind in effect.kinds)
+    if (withheld or not run.valid) and codes & BUSY_CODES:
         text += f" {WHEN_BUSY}"
     return text
 

@@ -94,10 +94,11 @@ def test_blocks_that_are_needed(synthetic: ModuleType, kinds: int, blocks: int, 
     assert all(len(kind.blocks) == blocks for kind in found.contrasts[0].kinds)  # shown all the same
 
 
-def test_a_run_that_others_made_void_says_what_to_do(synthetic: ModuleType) -> None:
+def test_a_run_that_others_made_void_or_left_too_few_blocks_of_says_what_to_do(synthetic: ModuleType) -> None:
     advice = "run again when it is quiet"
-    void = comparison(synthetic, blocks=2, void={1: LATE, 2: LATE})
-    assert advice in " ".join(void.notes)
+    for blocks in (2, 8):
+        void = comparison(synthetic, blocks=blocks, void={1: LATE, 2: LATE})
+        assert advice in " ".join(void.notes)
     some = comparison(synthetic, blocks=8, void={1: LATE})
     assert advice not in " ".join(some.notes)
 
