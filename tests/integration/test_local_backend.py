@@ -154,16 +154,22 @@ async def test_the_controller_stays_beside_the_noise_while_a_window_runs(tmp_pat
             assert os.sched_getaffinity(0) == allowed
 
 
-async def test_all_are_in_our_session_and_in_groups_of_their_own(tmp_path: Path) -> None:
-    async with fleet_of(tmp_path) as fleet:
+async def test_each_is_in_a_session_of_its_own_and_so_is_each_worker_of_a_stressor(tmp_path: Path) -> None:
+    noise = Noise(nodes=1, stressors=(Stressor(kind="stress-cpu", workers=2),))
+    async with fleet_of(tmp_path, scenario(noise=noise)) as fleet:
         await fleet.start_noise(round_of("node-1"))
         await fleet.place(round_of("node-1"), {})
-        assert {os.getsid(p.pid) for p in descendants()} == {os.getsid(0)}
-        assert os.getpgid(0) not in {os.getpgid(p.pid) for p in descendants()}
-        assert all(os.getpgid(p.pid) == p.pid for p in psutil.Process().children())
+        children = psutil.Process().children()
+        assert all(os.getsid(p.pid) == p.pid for p in children)
+        busy = [p for p in descendants() if p.ppid() in {c.pid for c in children if "stress" in c.cmdline()}]
+        assert len({os.getsid(p.pid) for p in busy}) == len(busy) == 2
         groups = fleet.environment()["autogroups"]
-        assert len(set(groups.values())) == 1
-        assert {"controller", "cache-1", "echo-1", "agent-node-1", "stress-cpu-1-node-1"} <= groups.keys()
+        stressors = {"stress-cpu-1-node-1", "stress-cpu-2-node-1"}
+        assert {"controller", "cache-1", "echo-1", "agent-node-1", *stressors} <= groups.keys()
+        if environment.read(environment.AUTOGROUP) == "1":
+            assert len(set(groups.values())) == len(groups)
+        work = await fleet.stop_noise()
+        assert [(one.stressor, bool(one.ops)) for one in work] == [("stress-cpu", True)] * 2
 
 
 async def test_the_servers_answer_on_loopback_alone(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
 
 
 def autogroups(children: Iterable[Child]) -> dict[str, str]:
-    """Each child's scheduling group. All must be in one: a group apart weighs as much as a single task."""
+    """Each child's scheduling group. Each must have its own: all in one weigh as much as a single task."""
     found = {child.name: read(Path(f"/proc/{child.pid}/autogroup")) for child in children}
     return {"controller": read(Path("/proc/self/autogroup")), **found}
 

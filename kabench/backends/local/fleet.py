@@ -153,8 +153,10 @@ class LocalFleet:
         stressors = self._scenario.noise.stressors
         check_memory(self._tools.stress, stressors, len(round_.noise_nodes), available_memory_bytes())
         seconds = self._longest_round_s()
+        # workers of one process are in one session, and would weigh as much as a single one
+        alone = [one.model_copy(update={"workers": 1}) for one in stressors for _ in range(one.workers)]
         for name in round_.noise_nodes:
-            for number, stressor in enumerate(stressors, start=1):
+            for number, stressor in enumerate(alone, start=1):
                 self._noise.append(self._start_stressor(self._tools.stress, name, number, stressor, seconds))
         await all_of({n.child.name: wait_until_working(n, self._processes) for n in self._noise})
 

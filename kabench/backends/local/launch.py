@@ -2,8 +2,7 @@
 
     python -I -S launch.py PARENT_PID CPU[,CPU…] PROGRAM [ARGUMENT…]
 
-A step of its own because code between fork and exec in the controller (a large process with threads) is not safe. The
-session stays the controller's: with autogroup, a session apart would weigh as much as a single task.
+A step of its own because code between fork and exec in the controller (a large process with threads) is not safe.
 """
 
 import ctypes

@@ -1,7 +1,11 @@
 """The local backend's child processes: started bound to their CPUs, watched, and ended without leaving any.
 
-All of them stay in the controller's session, each in a process group of its own. The kernel kills them when the
-controller's thread that started them ends (`launch`), so start them from the thread that lives as long as the run.
+Each has a session of its own, and with it, where the kernel groups by session (autogroup), the same weight on a CPU as any
+other of them and as the kernel's own threads. In one session for all, the noise would have most of that session's weight,
+and what runs on quiet CPUs next to none beside the kernel's threads.
+
+The kernel kills them when the controller's thread that started them ends (`launch`), so start them from the thread that
+lives as long as the run.
 """
 
 from __future__ import annotations
@@ -141,7 +145,7 @@ class Processes:
                     (os.POSIX_SPAWN_DUP2, out_write, 1),
                     (os.POSIX_SPAWN_DUP2, log_fd, 2),
                 ],
-                setpgroup=0,  # Ctrl-C in the terminal reaches the controller alone
+                setsid=True,  # also: Ctrl-C in the terminal reaches the controller alone
                 setsigmask=[],
                 setsigdef=RESET_SIGNALS,
             )

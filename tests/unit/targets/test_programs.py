@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from kabench_targets.__main__ import main
+from kabench_targets.awake import AUTOGROUP, AUTOGROUP_ENABLED
 
 DEADLINE_S = 30
 
@@ -29,9 +31,11 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def program(*arguments: str, own_session: bool = False) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "kabench_targets", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=own_session
+    ) as process:
         try:
             yield process
         finally:
@@ -55,10 +59,15 @@ def receive(peer: socket.socket, size: int) -> bytes:
     return found
 
 
-def test_what_keeps_a_cpu_awake_runs_and_gives_way_to_all_else() -> None:
-    with program("awake") as process:
+@pytest.mark.parametrize("own_session", [True, False])
+def test_what_keeps_a_cpu_awake_runs_and_gives_way_to_all_else(own_session: bool) -> None:
+    weight = AUTOGROUP.read_text().split()[1:] if AUTOGROUP.exists() else []
+    with program("awake", own_session=own_session) as process:
         assert said(process) == {"awake": True}
         assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+        if AUTOGROUP_ENABLED.exists() and AUTOGROUP_ENABLED.read_text().strip() == "1":
+            found = Path(f"/proc/{process.pid}/autogroup").read_text().split()[1:]
+            assert found == (["nice", "19"] if own_session else weight)
         seen = psutil.Process(process.pid)
         deadline, before = time.monotonic() + DEADLINE_S, seen.cpu_times().user
         while seen.cpu_times().user - before < 0.05:
