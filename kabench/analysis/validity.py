@@ -55,7 +55,7 @@ def judge(
     reasons = [
         reason for record in rounds for reason in _round_reasons(block, record, gates, expected_agents)
     ]
-    if not any(record.error for record in rounds):  # a failed round ends its block: the rest is a consequence
+    if not reasons:  # a round that is void ends its block: that the others are missing is a consequence
         measured = {record.phase for record in rounds}
         reasons += [
             VoidReason("missing-phase", phase, f"{phase} was not measured in block {block.block}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kabench import __version__
 from kabench.analysis.validity import judge
@@ -48,7 +48,9 @@ class Progress:
     interrupted: int = 0
     last_block: int = 0
     failed_in_row: int = 0
-    durations_s: list[float] = field(default_factory=list)
+    rounds: int = 0
+    """Of this session, as is the time that they took: `spent_s`."""
+    spent_s: float = 0.0
 
     @classmethod
     def of(cls, journal: Sequence[Event]) -> Progress:
@@ -68,7 +70,9 @@ class Progress:
         if attempts >= scenario.blocks.planned + scenario.blocks.reserve:
             return False
         budget_s = scenario.timing.budget_s
-        expected_s = sum(self.durations_s) / len(self.durations_s) if self.durations_s else 0.0
+        expected_s = (
+            len(scenario.phases) * self.spent_s / self.rounds if self.rounds else 0.0
+        )  # a whole block
         return budget_s is None or elapsed_s + expected_s <= budget_s
 
     def next_is_reserve(self, scenario: Scenario) -> bool:
@@ -201,9 +205,10 @@ class Session:
         while progress.wants_block(self._scenario, self._elapsed_s()):
             began_s = self._elapsed_s()
             [plan] = plan_blocks(self._scenario, nodes, first=progress.last_block + 1, count=1)
-            await self._block(plan, fleet, runner, reserve=progress.next_is_reserve(self._scenario))
+            rounds = await self._block(plan, fleet, runner, reserve=progress.next_is_reserve(self._scenario))
             progress.last_block = plan.block
-            progress.durations_s.append(self._elapsed_s() - began_s)
+            progress.rounds += len(rounds)
+            progress.spent_s += self._elapsed_s() - began_s
 
     def _elapsed_s(self) -> float:
         return (self._clock.monotonic_ns() - self._began_ns) / NS_PER_S
@@ -212,13 +217,12 @@ class Session:
         self, plan: BlockPlan, fleet: Fleet, runner: RoundRunner, *, reserve: bool = False
     ) -> list[RoundRecord]:
         """Measure the scenario's phases once, and judge the block; returns its rounds."""
-        roles = dict(plan.roles)
         self._store.append(
             BlockStarted(
                 plan.block,
                 list(plan.order),
                 list(plan.noise_nodes),
-                roles,
+                dict(plan.roles),
                 reserve,
                 self._clock.realtime_ns(),
             )
@@ -238,10 +242,10 @@ class Session:
             self._observer.round_ended(record)
             rounds.append(record)
             await self._heal(fleet, record)
-            if record.error:
+            if self._against(plan, reserve, rounds, [record.phase for record in rounds]):
                 break  # the block is void whatever the other arms would show; a reserve block has all of them
         boot_ids.append(await self._greet(fleet))
-        self._close_block(plan, roles, reserve, rounds, boot_ids)
+        self._close_block(plan, reserve, rounds, boot_ids)
         return rounds
 
     async def _greet(self, fleet: Fleet) -> dict[str, str]:
@@ -265,23 +269,27 @@ class Session:
         await self._crew.collect(self._store)
         await self._start_canaries()
 
+    def _against(
+        self,
+        plan: BlockPlan,
+        reserve: bool,
+        rounds: Sequence[RoundRecord],
+        phases: Sequence[str],
+        boot_ids: Sequence[Mapping[str, str]] = (),
+    ) -> list[VoidReason]:
+        """What there is against the block, were `phases` all that it has."""
+        block = BlockRecord(plan.block, list(plan.order), list(plan.noise_nodes), dict(plan.roles), reserve)
+        return judge(block, rounds, self._scenario.gates, phases, sorted(plan.roles), boot_ids)
+
     def _close_block(
         self,
         plan: BlockPlan,
-        roles: Mapping[str, str],
         reserve: bool,
         rounds: Sequence[RoundRecord],
         boot_ids: Sequence[Mapping[str, str]],
     ) -> None:
-        block = BlockRecord(plan.block, list(plan.order), list(plan.noise_nodes), dict(roles), reserve)
-        reasons: list[VoidReason] = judge(
-            block,
-            rounds,
-            self._scenario.gates,
-            [phase.name for phase in self._scenario.phases],
-            sorted(roles),
-            boot_ids,
-        )
+        phases = [phase.name for phase in self._scenario.phases]
+        reasons = self._against(plan, reserve, rounds, phases, boot_ids)
         valid = not reasons
         self._store.append(BlockClosed(plan.block, valid, reasons, self._clock.realtime_ns()))
         self._observer.block_closed(plan.block, valid, reasons)

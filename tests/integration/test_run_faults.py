@@ -68,10 +68,9 @@ def nothing_runs() -> None:
     assert [process.cmdline() for process in alive] == []
 
 
-async def run(store: RunStore, observer: NullObserver, **replaced: str) -> RunResult:
-    scenario = load_scenario(
-        kit.write_scenario(store.folder.parent, ONE_PHASE, **replaced).read_text(), "tiny.yaml"
-    )
+async def run(store: RunStore, observer: NullObserver, text: str = ONE_PHASE, **replaced: str) -> RunResult:
+    path = kit.write_scenario(store.folder.parent, text, **replaced)
+    scenario = load_scenario(path.read_text(), "tiny.yaml")
     try:
         return await run_benchmark(scenario, LocalBackend(), store, observer)
     finally:
@@ -102,6 +101,16 @@ async def test_an_agent_that_answers_no_more_is_replaced_and_the_run_goes_on(
     assert "unsealed-log" in reasons(first), first.void  # its spool is read, whoever stands still
     assert second.valid, second.void
     assert "node-2: agent restarted" in observer.notes
+
+
+async def test_a_block_that_is_void_already_is_not_measured_any_further(store: RunStore) -> None:
+    strict = "{quiet_lag_p99_ms: 0.001, strangers_cpu_share: 1}"
+    result = await run(store, NullObserver(), kit.TINY, blocks="{planned: 1, reserve: 1}", gates=strict)
+    assert [(block.valid, {reason.phase for reason in block.void}) for block in result.blocks] == [
+        (False, {block.order[0]}) for block in result.blocks
+    ]
+    assert [record.phase for record in result.rounds] == [block.order[0] for block in result.blocks]
+    assert len(result.blocks) == 2
 
 
 async def test_an_agent_that_is_armed_too_late_takes_part_in_the_next_round(

@@ -106,6 +106,12 @@ def test_a_phase_without_a_round_is_missing() -> None:
     assert codes(rounds()[:1]) == [("missing-phase", B)]
 
 
+def test_a_void_round_is_the_one_reason_that_a_block_ended_early() -> None:
+    first, _ = rounds()
+    late = [replace(agent, lag_p99_ns=9_000_000) for agent in first.agents]
+    assert {code for code, _ in codes([replace(first, agents=late)])} == {"lag"}
+
+
 def test_a_failed_round_is_the_one_reason_for_what_follows_from_it() -> None:
     failed = RoundRecord("004-default", 4, "default", error="redis-0 did not get ready in 10 s")
     assert codes([failed]) == [("round-failed", "default")]

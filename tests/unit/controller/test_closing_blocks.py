@@ -41,7 +41,7 @@ def test_a_machine_that_started_anew_in_a_block_voids_it(
     with RunStore.create(tmp_path, "r") as store:
         session = Session(SCENARIO, FakeBackend(), store, NullObserver(), SystemClock())
         boot_ids = [{"node-1": "boot-1"}, {"node-1": after}]
-        session._close_block(BlockPlan(1, ("a",), (), ROLES), ROLES, False, [ROUND], boot_ids)
+        session._close_block(BlockPlan(1, ("a",), (), ROLES), False, [ROUND], boot_ids)
         [closed] = store.journal()
     assert isinstance(closed, BlockClosed)
     assert [reason.code for reason in closed.void] == codes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from kabench.controller.run import Progress
@@ -9,11 +11,13 @@ from kabench.core.journal import BlockClosed, BlockStarted
 from kabench.core.spec import Scenario
 
 
-def scenario(planned: int = 3, reserve: int = 2, budget_s: float | None = None) -> Scenario:
+def scenario(
+    planned: int = 3, reserve: int = 2, budget_s: float | None = None, phases: Sequence[str] = ("a",)
+) -> Scenario:
     return Scenario.model_validate(
         {
             "name": "s",
-            "phases": [{"name": "a", "policy": "default"}],
+            "phases": [{"name": name, "policy": "default"} for name in phases],
             "targets": [{"name": "r", "kind": "redis"}],
             "blocks": {"planned": planned, "reserve": reserve},
             "timing": {"budget_s": budget_s},
@@ -40,13 +44,20 @@ def test_reserve_blocks_replace_void_ones(valid: int, void: int, wants: bool, re
 
 
 def test_a_reserve_block_that_would_end_after_the_budget_does_not_start() -> None:
-    progress = Progress(valid=2, void=1, durations_s=[10.0, 14.0])
+    progress = Progress(valid=2, void=1, rounds=2, spent_s=24.0)
     assert progress.wants_block(scenario(budget_s=100), 88.0)
     assert not progress.wants_block(scenario(budget_s=100), 88.1)
 
 
+def test_a_reserve_block_needs_time_for_all_of_its_rounds_though_void_ones_ended_early() -> None:
+    progress = Progress(valid=2, void=1, rounds=3, spent_s=30.0)
+    two = scenario(phases=("a", "b"), budget_s=100)
+    assert progress.wants_block(two, 80.0)
+    assert not progress.wants_block(two, 80.1)
+
+
 def test_a_planned_block_starts_whatever_the_budget_says() -> None:
-    assert Progress(valid=1, durations_s=[10.0]).wants_block(scenario(budget_s=5), 50.0)
+    assert Progress(valid=1, rounds=1, spent_s=10.0).wants_block(scenario(budget_s=5), 50.0)
 
 
 def test_a_resumed_run_goes_on_after_its_last_whole_block_and_never_reuses_a_number() -> None:
