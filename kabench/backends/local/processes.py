@@ -133,27 +133,11 @@ class Processes:
         argv = [*launcher, str(os.getpid()), ",".join(map(str, sorted(cpus))), *command]
         log_fd = self._open_log(log)
         log_start = os.fstat(log_fd).st_size
-        out_read, out_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(out_write, True)
         try:
-            pid = os.posix_spawn(
-                argv[0],
-                argv,
-                {**os.environ, **(env or {})},
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, out_write, 1),
-                    (os.POSIX_SPAWN_DUP2, log_fd, 2),
-                ],
-                setsid=True,  # also: Ctrl-C in the terminal reaches the controller alone
-                setsigmask=[],
-                setsigdef=RESET_SIGNALS,
-            )
+            pid, stdout_fd = _spawn(argv, {**os.environ, **(env or {})}, log_fd)
         except OSError as error:
-            os.close(out_read)
             raise ClusterError(f"{name}: cannot start a process: {error}") from error
         finally:
-            os.close(out_write)
             os.close(log_fd)
         # A child that is not waited for keeps its pid, so this cannot be another's.
         child = Child(
@@ -165,7 +149,7 @@ class Processes:
             log_start,
             pid,
             os.pidfd_open(pid),
-            out_read,
+            stdout_fd,
             self._clock.monotonic_ns(),
         )
         self.live.append(child)
@@ -278,6 +262,36 @@ class Processes:
         if not child.expected:
             self._fallen.append(child)
         child.changed.set()
+
+
+def _spawn(argv: Sequence[str], env: Mapping[str, str], log_fd: int) -> tuple[int, int]:
+    """Start a process that leads a session of its own; returns its pid, and what its standard output is read from.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    out_read, out_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(out_write, True)
+    try:
+        pid = os.posix_spawn(
+            argv[0],
+            argv,
+            env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, out_write, 1),
+                (os.POSIX_SPAWN_DUP2, log_fd, 2),
+            ],
+            setsid=True,  # also: Ctrl-C in the terminal reaches the controller alone
+            setsigmask=[],
+            setsigdef=RESET_SIGNALS,
+        )
+    except OSError:
+        os.close(out_read)
+        raise
+    finally:
+        os.close(out_write)
+    return pid, out_read
 
 
 def _send(child: Child, number: signal.Signals) -> None:
