@@ -264,7 +264,7 @@ class Processes:
         child.changed.set()
 
 
-def _spawn(argv: Sequence[str], env: Mapping[str, str], log_fd: int) -> tuple[int, int]:
+def _spawn(argv: list[str], env: Mapping[str, str], log_fd: int) -> tuple[int, int]:
     """Start a process that leads a session of its own; returns its pid, and what its standard output is read from.
 
     Raises:
