@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
+import platform
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,10 +20,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kabench_targets import awake
 from kabench_targets.__main__ import main
-from kabench_targets.awake import AUTOGROUP, AUTOGROUP_ENABLED
 
 DEADLINE_S = 30
+SCHED_GETATTR = {"x86_64": 315, "aarch64": 275}
+KNOWS_SLICES = tuple(int(part) for part in platform.release().split(".")[:2] if part.isdigit()) >= (6, 12)
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -50,6 +56,14 @@ def said(process: subprocess.Popen[str]) -> dict[str, float]:
     return answer
 
 
+def slice_ns(pid: int) -> int:
+    """The time slice that a process has asked for: `sched_runtime` in struct sched_attr."""
+    found = ctypes.create_string_buffer(48)
+    number = SCHED_GETATTR[platform.machine()]
+    assert ctypes.CDLL(None).syscall(number, pid, found, len(found), 0) == 0
+    return int(struct.unpack_from("Q", found, 24)[0])
+
+
 def receive(peer: socket.socket, size: int) -> bytes:
     found = b""
     while len(found) < size:
@@ -61,13 +75,15 @@ def receive(peer: socket.socket, size: int) -> bytes:
 
 @pytest.mark.parametrize("own_session", [True, False])
 def test_what_keeps_a_cpu_awake_runs_and_gives_way_to_all_else(own_session: bool) -> None:
-    weight = AUTOGROUP.read_text().split()[1:] if AUTOGROUP.exists() else []
+    weight = awake.AUTOGROUP.read_text().split()[1:] if awake.AUTOGROUP.exists() else []
     with program("awake", own_session=own_session) as process:
         assert said(process) == {"awake": True}
         assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
-        if AUTOGROUP_ENABLED.exists() and AUTOGROUP_ENABLED.read_text().strip() == "1":
+        if awake.AUTOGROUP_ENABLED.exists() and awake.AUTOGROUP_ENABLED.read_text().strip() == "1":
             found = Path(f"/proc/{process.pid}/autogroup").read_text().split()[1:]
             assert found == (["nice", "19"] if own_session else weight)
+        if KNOWS_SLICES and platform.machine() in SCHED_GETATTR:
+            assert slice_ns(process.pid) == awake.LONGEST_SLICE_NS
         seen = psutil.Process(process.pid)
         deadline, before = time.monotonic() + DEADLINE_S, seen.cpu_times().user
         while seen.cpu_times().user - before < 0.05:
@@ -75,6 +91,38 @@ def test_what_keeps_a_cpu_awake_runs_and_gives_way_to_all_else(own_session: bool
             time.sleep(0.01)
         process.terminate()
         assert process.wait(DEADLINE_S) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("refusals", "weight"), [(3, "19"), (4, None)], ids=["at last", "never"])
+def test_a_kernel_that_is_asked_too_often_is_asked_again(
+    refusals: int,
+    weight: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "enabled").write_text("1\n")
+    asked: list[str] = []
+
+    class Refusing:
+        def write_text(self, text: str) -> None:
+            asked.append(text)
+            if len(asked) <= refusals:
+                raise BlockingIOError(errno.EAGAIN, "asked too often")
+
+    monkeypatch.setattr(awake, "AUTOGROUP_ENABLED", tmp_path / "enabled")
+    monkeypatch.setattr(awake, "AUTOGROUP", Refusing())
+    monkeypatch.setattr(awake, "TRIES", 4)
+    monkeypatch.setattr(awake, "PAUSE_S", 0)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *_: pytest.fail("it stayed"))
+    if weight is None:  # and it does not stay: with the weight of others it would be in their way
+        monkeypatch.setattr(awake, "take_long_slices", lambda: None)
+        assert awake.main([]) == 1
+        assert "asked too often" in capsys.readouterr().err
+    else:
+        awake.weigh_least()
+        assert asked == [weight] * (refusals + 1)
 
 
 def test_the_null_echo_serves_where_it_says_and_ends_on_sigterm() -> None:
