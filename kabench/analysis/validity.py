@@ -48,7 +48,7 @@ def judge(
         block: its roles tell which agents are quiet.
         rounds: the rounds of this block that ended.
         gates: the limits; None sets none.
-        expected_phases: all phases of the scenario.
+        expected_phases: all phases that it should have measured.
         expected_agents: all agents that should have reported in every round.
         boot_ids: boot id by node, each time it was read during the block.
     """

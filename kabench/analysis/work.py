@@ -9,7 +9,10 @@ from kabench.core.result import BlockRecord, RoundRecord
 
 
 def noise_work(valid: Sequence[BlockRecord], rounds: Sequence[RoundRecord]) -> dict[tuple[str, str], float]:
-    """Operations per second of each stressor, by (phase, stressor), over the valid blocks; what is unknown is left out."""
+    """Operations per second of a stressor's pod, or of a worker where each is a process of its own, by (phase, stressor).
+
+    Over the valid blocks; what is unknown is left out.
+    """
     numbers = {block.block for block in valid}
     ops: defaultdict[tuple[str, str], float] = defaultdict(float)
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
