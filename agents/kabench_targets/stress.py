@@ -8,9 +8,9 @@ membw  streaming copies between two such buffers                    passes over 
 cpu    SHA-256 in registers: the placebo, no memory traffic         hash iterations
 ====== ============================================================ ==================
 
-It prints `{"ready": true}` once every worker works, and at its end (`--seconds`, or SIGTERM or SIGINT before
-that) `{"ops": …, "bytes": …, "cpu_seconds": …, "seconds": …}`: what was done since then, but all CPU time. It
-always ends by itself.
+It prints `{"ready": true}` once every worker works; then, whenever it gets SIGUSR1 and at its end (`--seconds`, or SIGTERM
+or SIGINT before that), `{"ops": …, "bytes": …, "cpu_seconds": …, "seconds": …}`: what was done since then, but all CPU time
+of its workers. It always ends by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import ctypes
 import json
 import mmap
 import os
-import resource
 import signal
 import sys
 import time
@@ -32,6 +31,9 @@ READS_PER_STEP = 65_536
 COPY_PIECE_BYTES = 4 * MIB
 HASH_ITERATIONS = 1_000
 PR_SET_PDEATHSIG = 1
+
+FIELDS = 4
+"""Of a worker, in shared memory: operations, bytes moved, steps, nanoseconds of CPU time."""
 
 Step = Callable[[], tuple[int, int]]
 """Some work of about a millisecond; returns how many operations it was and how many bytes it moved."""
@@ -94,7 +96,7 @@ class Workers:
     """Forked workers that count in shared memory. They die with the parent, and the parent ends them."""
 
     def __init__(self, count: int) -> None:
-        self._shared = mmap.mmap(-1, 3 * 8 * count)
+        self._shared = mmap.mmap(-1, FIELDS * 8 * count)
         self._counts = memoryview(self._shared).cast("q")
         self._count = count
         self._pids: list[int] = []
@@ -123,17 +125,18 @@ class Workers:
 
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, and counts first
-        counts, at = self._counts, 3 * index
+        counts, at = self._counts, FIELDS * index
         while not stop and time.monotonic_ns() < end_ns:
             ops, moved = step()
             counts[at] += ops
             counts[at + 1] += moved
             counts[at + 2] += 1
+            counts[at + 3] = time.process_time_ns()
 
     @property
     def ready(self) -> bool:
         """Whether each has done a step."""
-        return all(self._counts[3 * index + 2] for index in range(self._count))
+        return all(self._counts[FIELDS * index + 2] for index in range(self._count))
 
     def reap(self) -> int:
         """How many have ended by now."""
@@ -150,10 +153,10 @@ class Workers:
             os.waitpid(pid, 0)
         self._pids.clear()
 
-    def totals(self) -> tuple[int, int]:
-        """Operations and bytes of all."""
-        indexes = range(self._count)
-        return sum(self._counts[3 * i] for i in indexes), sum(self._counts[3 * i + 1] for i in indexes)
+    def totals(self) -> tuple[int, int, int]:
+        """Operations, bytes and nanoseconds of CPU time of all."""
+        ops, moved, cpu_ns = (sum(self._counts[field::FIELDS]) for field in (0, 1, 3))
+        return ops, moved, cpu_ns
 
 
 def _die_with(parent: int) -> None:
@@ -164,38 +167,43 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def run(kind: str, workers: int, seconds: float, buffer_bytes: int) -> dict[str, float]:
-    """Stress for `seconds` or until SIGTERM or SIGINT; returns what was done.
+def run(kind: str, workers: int, seconds: float, buffer_bytes: int, tell: Callable[[object], None]) -> None:
+    """Stress for `seconds` or until SIGTERM or SIGINT; `tell` that work has begun, and what was done.
 
     Raises:
         ChildProcessError: a worker ended before its time.
     """
     ready_ns = time.monotonic_ns()
     end_ns = ready_ns + round(seconds * 1e9)
-    signals = {signal.SIGTERM, signal.SIGINT}
+    ending, asked = {signal.SIGTERM, signal.SIGINT}, signal.SIGUSR1
     crew = Workers(workers)
     crew.start(STEPS[kind], buffer_bytes, end_ns)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    said, stopped, before = False, None, (0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*ending, asked})
+    said, stopped, before = False, False, (0, 0, 0)
+
+    def account() -> dict[str, float]:
+        ops, moved, cpu_ns = crew.totals()
+        return {
+            "ops": ops - before[0],
+            "bytes": moved - before[1],
+            "cpu_seconds": round(cpu_ns / 1e9, 3),
+            "seconds": round((time.monotonic_ns() - ready_ns) / 1e9, 3),
+        }
+
     try:
-        while stopped is None and time.monotonic_ns() < end_ns:
-            stopped = signal.sigtimedwait(signals, 0.02 if not said else 0.25)
-            if crew.reap() and stopped is None and time.monotonic_ns() < end_ns:
+        while not stopped and time.monotonic_ns() < end_ns:
+            got = signal.sigtimedwait({*ending, asked}, 0.02 if not said else 0.25)
+            stopped = got is not None and got.si_signo in ending
+            if crew.reap() and not stopped and time.monotonic_ns() < end_ns:
                 raise ChildProcessError(f"a {kind} worker ended before its time")
             if not said and crew.ready:
                 said, before, ready_ns = True, crew.totals(), time.monotonic_ns()
-                print(json.dumps({"ready": True}), flush=True)
+                tell({"ready": True})
+            if said and got is not None and got.si_signo == asked:
+                tell(account())
     finally:
         crew.stop()
-    seconds_worked = (time.monotonic_ns() - ready_ns) / 1e9
-    ops, moved = (after - start for after, start in zip(crew.totals(), before, strict=True))
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {
-        "ops": ops,
-        "bytes": moved,
-        "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 3),
-        "seconds": round(seconds_worked, 3),
-    }
+    tell(account())
 
 
 def main(argv: Sequence[str]) -> int:
@@ -206,6 +214,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--buffer-mib", type=int, default=64, help="larger than the last-level cache")
     arguments = parser.parse_args(argv)
-    done = run(arguments.kind, arguments.workers, arguments.seconds, arguments.buffer_mib * MIB)
-    print(json.dumps(done), flush=True)
+
+    def tell(what: object) -> None:
+        print(json.dumps(what), flush=True)
+
+    run(arguments.kind, arguments.workers, arguments.seconds, arguments.buffer_mib * MIB, tell)
     return 0

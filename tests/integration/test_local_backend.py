@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from kabench.backends.base import Round
-from kabench.backends.local import LocalBackend, environment
+from kabench.backends.local import LocalBackend, environment, neighbours
 from kabench.backends.local.fleet import LocalFleet
 from kabench.backends.local.servers import free_port, listens
 from kabench.core.spec import HttpWork, Load, Noise, Phase, Scenario, Stressor, Target
@@ -154,9 +154,12 @@ async def test_the_controller_stays_beside_the_noise_while_a_window_runs(tmp_pat
             assert os.sched_getaffinity(0) == allowed
 
 
-async def test_each_is_in_a_session_of_its_own_and_so_is_each_worker_of_a_stressor(tmp_path: Path) -> None:
+async def test_each_is_in_a_session_of_its_own_and_so_is_each_worker_of_a_stressor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     noise = Noise(nodes=1, stressors=(Stressor(kind="stress-cpu", workers=2),))
-    async with fleet_of(tmp_path, scenario(noise=noise)) as fleet:
+    async with fleet_of(tmp_path / "run", scenario(noise=noise)) as fleet:
         await fleet.start_noise(round_of("node-1"))
         await fleet.place(round_of("node-1"), {})
         children = psutil.Process().children()
@@ -164,10 +167,12 @@ async def test_each_is_in_a_session_of_its_own_and_so_is_each_worker_of_a_stress
         busy = [p for p in descendants() if p.ppid() in {c.pid for c in children if "stress" in c.cmdline()}]
         assert len({os.getsid(p.pid) for p in busy}) == len(busy) == 2
         groups = fleet.environment()["autogroups"]
-        stressors = {"stress-cpu-1-node-1", "stress-cpu-2-node-1"}
+        stressors = {"stress-cpu-1", "stress-cpu-2"}
         assert {"controller", "cache-1", "echo-1", "agent-node-1", *stressors} <= groups.keys()
         if environment.read(environment.AUTOGROUP) == "1":
             assert len(set(groups.values())) == len(groups)
+        with fleet.measuring(round_of("node-1")):
+            await asyncio.sleep(0.2)  # until then it stands still
         work = await fleet.stop_noise()
         assert [(one.stressor, bool(one.ops)) for one in work] == [("stress-cpu", True)] * 2
 
@@ -358,7 +363,7 @@ async def test_stress_ng_is_taken_from_the_path(tmp_path: Path, monkeypatch: pyt
         assert (work.tool, work.ops, work.seconds, work.note) == ("stress-ng 0.99.1", 42.0, 1.5, "")
         program.write_text("#!/bin/sh\necho 'no such option' >&2; exit 2\n")
         with pytest.raises(
-            ClusterError, match="stress-cpu-1-node-2 did not start: exit status 2: no such option"
+            ClusterError, match="stress-cpu-1 on node-2 did not start: exit status 2: no such option"
         ):
             await fleet.start_noise(round_of("node-2"))
         assert [work.ops for work in await fleet.stop_noise()] == [None]
@@ -391,7 +396,116 @@ async def test_noise_ends_by_itself(tmp_path: Path) -> None:
         await fleet.start_noise(round_of("node-1"))
         (line,) = [p.cmdline() for p in psutil.Process().children() if "stress" in " ".join(p.cmdline())]
         limit = line[line.index("--seconds" if "--seconds" in line else "--timeout") + 1]
-        assert 60 < int(limit.rstrip("s")) < 600
+        assert 60 < int(limit.rstrip("s")) <= 3600
+
+
+def stressor() -> psutil.Process:
+    (found,) = [p for p in psutil.Process().children() if "stress" in p.cmdline()]
+    return found
+
+
+def family(root: psutil.Process) -> list[psutil.Process]:
+    return [root, *root.children(recursive=True)]
+
+
+def stands_still(processes: list[psutil.Process]) -> bool:
+    return all(process.status() == psutil.STATUS_STOPPED for process in processes)
+
+
+async def test_the_built_in_stressor_serves_every_round_wherever_its_noise_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with fleet_of(tmp_path / "run") as fleet:
+        cpus = {node.name: sorted(node.cpus) for node in fleet.nodes}
+        works, pids = [], set()
+        for node in ("node-1", "node-2", "node-2", "node-1"):
+            await fleet.start_noise(round_of(node))
+            busy = family(stressor())
+            pids.add(tuple(one.pid for one in busy))
+            assert len(busy) == 2
+            assert [one.cpu_affinity() for one in busy] == [cpus[node]] * 2
+            assert not stands_still(busy[1:])
+            await asyncio.sleep(0.2)
+            works += await fleet.stop_noise()
+            await until(lambda busy=busy: stands_still(busy))  # type: ignore[misc]
+        assert len(pids) == 1
+        assert [work.node for work in works] == ["node-1", "node-2", "node-2", "node-1"]
+        for work in works:
+            assert work.note == ""
+            assert work.ops
+            assert work.cpu_seconds is not None
+            assert 0 < work.cpu_seconds <= work.seconds + 0.1 < 20  # a round's, not the process's
+        assert list(fleet.casualties()) == []
+
+
+async def test_a_stressor_without_the_time_for_a_whole_round_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(neighbours, "LASTS_S", 0)
+    monkeypatch.setattr(neighbours, "MARGIN_S", 0)
+    async with fleet_of(tmp_path / "run") as fleet:
+        await fleet.start_noise(round_of("node-1"))
+        first = stressor()
+        await fleet.stop_noise()
+        await fleet.start_noise(round_of("node-1"))
+        assert stressor().pid != first.pid
+        assert survivors([first]) == []
+        await asyncio.sleep(0.2)
+        (work,) = await fleet.stop_noise()
+        assert work.ops
+        assert list(fleet.casualties()) == []
+
+
+async def test_noise_that_was_killed_is_there_again_in_the_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with fleet_of(tmp_path / "run") as fleet:
+        for killed in (False, True, False):
+            await fleet.start_noise(round_of("node-2"))
+            if killed:
+                stressor().kill()
+                await until(lambda: bool(list(fleet.casualties())))
+            await asyncio.sleep(0.2)
+            (work,) = await fleet.stop_noise()
+            assert bool(work.ops) is not killed
+
+
+async def test_the_noise_stands_still_while_targets_start_and_agents_prepare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with fleet_of(tmp_path / "run") as fleet:
+        round_ = round_of("node-1")
+        began = time.monotonic()
+        await fleet.start_noise(round_)
+        busy = family(stressor())
+        await fleet.place(round_, {})
+        await until(lambda: stands_still(busy))
+        await asyncio.sleep(0.5)
+        with fleet.measuring(round_):
+            await until(lambda: not any(one.status() == psutil.STATUS_STOPPED for one in busy))
+            await asyncio.sleep(0.2)
+        (work,) = await fleet.stop_noise()
+        assert work.ops
+        assert work.seconds < time.monotonic() - began - 0.5
+
+
+async def test_noise_that_stands_still_ends_with_the_fleet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    async with fleet_of(tmp_path / "run") as fleet:
+        await fleet.start_noise(round_of("node-1"))
+        await fleet.place(round_of("node-1"), {})
+        await fleet.clear()
+        (work,) = await fleet.stop_noise()
+        assert work.note == ""
+        await fleet.start_noise(round_of("node-1"))
+        await fleet.place(round_of("node-1"), {})
+    # `nothing_is_left` looks for the rest
 
 
 async def test_noise_that_is_killed_is_a_casualty_and_has_no_figures(tmp_path: Path) -> None:
@@ -463,7 +577,12 @@ asyncio.run(main())
 """
 
 
-def test_a_controller_that_is_killed_takes_everything_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tool", ["of the path", "built-in"])  # the same where the path has none
+def test_a_controller_that_is_killed_takes_everything_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    if tool == "built-in":
+        monkeypatch.setenv("PATH", str(tmp_path))
     with subprocess.Popen(
         [sys.executable, "-c", CONTROLLER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as controller:

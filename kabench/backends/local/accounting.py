@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kabench.backends.base import CpuUsage
-from kabench.backends.local.processes import Processes
+from kabench.backends.local.processes import Child, Processes
 
 PROC = Path("/proc")
 BUSY_FIELDS = (0, 1, 2, 5, 6, 7)
@@ -52,6 +52,14 @@ def scan(tick: int) -> dict[int, tuple[int, int]]:
     return found
 
 
+def by_parent(processes: Mapping[int, tuple[int, int]]) -> dict[int, list[int]]:
+    """The children's pids of every process that has some."""
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in processes.items():
+        children.setdefault(parent, []).append(pid)
+    return children
+
+
 def tree_ns(root: int, processes: Mapping[int, tuple[int, int]], children: Mapping[int, list[int]]) -> int:
     """CPU time of `root` and all its descendants, living and waited for."""
     total, todo = 0, [root]
@@ -81,19 +89,23 @@ class Accounting:
         _split(self._controller, os.sched_getaffinity(0), spent_ns - self._settled_ns)
         self._settled_ns = spent_ns
 
+    def move(self, child: Child, node: str, cpus: frozenset[int]) -> None:
+        """Bind a child that stands still to other CPUs; what it used until now stays with those that it was on."""
+        seen = scan(self._tick)
+        spent_ns = max(child.tree_cpu_ns, tree_ns(child.pid, seen, by_parent(seen)))
+        self._processes.move(child, node, cpus, spent_ns)
+
     def usage(self, at_ns: int) -> CpuUsage:
         """All CPU time and ours, now. Costs a few milliseconds: not for use within a window."""
         seen = scan(self._tick)
-        children: dict[int, list[int]] = {}
-        for pid, (parent, _) in seen.items():
-            children.setdefault(parent, []).append(pid)
+        children = by_parent(seen)
         self.settle()
         own = dict(self._controller)
-        for cpus, spent in self._processes.ended_cpu_ns.items():
+        for cpus, spent in self._processes.settled_cpu_ns.items():
             _split(own, cpus, spent)
         for child in self._processes.live:
             child.tree_cpu_ns = max(child.tree_cpu_ns, tree_ns(child.pid, seen, children))
-            _split(own, child.cpus, child.tree_cpu_ns)
+            _split(own, child.cpus, child.tree_cpu_ns - child.settled_ns)
         self._own = {
             cpu: max(own.get(cpu, 0), self._own.get(cpu, 0)) for cpu in own.keys() | self._own.keys()
         }

@@ -22,15 +22,8 @@ from kabench.backends.base import (
 )
 from kabench.backends.local import environment as surroundings
 from kabench.backends.local.accounting import Accounting
-from kabench.backends.local.noise import (
-    END_GRACE_S,
-    RunningNoise,
-    StressTool,
-    available_memory_bytes,
-    check_memory,
-    wait_until_working,
-    work_done,
-)
+from kabench.backends.local.neighbours import NoisyNeighbours
+from kabench.backends.local.noise import StressTool
 from kabench.backends.local.processes import Child, Processes
 from kabench.backends.local.servers import (
     LOOPBACK,
@@ -46,7 +39,7 @@ from kabench.clock import Clock
 from kabench.core.contention import Contention
 from kabench.core.identity import Kind
 from kabench.core.placement import Decision
-from kabench.core.spec import Scenario, Stressor, Target
+from kabench.core.spec import Scenario, Target
 from kabench.errors import ClusterError
 
 START_TIMEOUT_S = 20.0
@@ -54,8 +47,6 @@ START_TIMEOUT_S = 20.0
 
 PORT_ATTEMPTS = 5
 POLL_S = 0.01
-NOISE_MARGIN_S = 60.0
-"""Noise outlives the longest round by so much, and then ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ class LocalFleet:
         self._by_name = {node.name: node for node in nodes}
         self._workloads = {target.name: target for target in scenario.targets}
         self._stations: dict[str, _Station] = {}
-        self._noise: list[RunningNoise] = []
+        self._neighbours = self._noisy_neighbours() if tools.stress else None
         self._targets: list[Child] = []
         self._autogroups: dict[str, str] = {}
         self._awake: list[Child] = []
@@ -148,31 +139,26 @@ class LocalFleet:
 
     async def start_noise(self, round_: Round) -> None:
         """Start the stressors on the noisy nodes; the decoys elsewhere are entries in the scheduler's ledger."""
-        if self._tools.stress is None or not round_.noise_nodes:
-            return
-        stressors = self._scenario.noise.stressors
-        check_memory(self._tools.stress, stressors, len(round_.noise_nodes), available_memory_bytes())
-        seconds = self._longest_round_s()
-        # workers of one process are in one session, and would weigh as much as a single one
-        alone = [one.model_copy(update={"workers": 1}) for one in stressors for _ in range(one.workers)]
-        for name in round_.noise_nodes:
-            for number, stressor in enumerate(alone, start=1):
-                self._noise.append(self._start_stressor(self._tools.stress, name, number, stressor, seconds))
-        await all_of({n.child.name: wait_until_working(n, self._processes) for n in self._noise})
+        if self._neighbours and round_.noise_nodes:
+            await self._neighbours.start([self._by_name[name] for name in round_.noise_nodes])
 
     async def stop_noise(self) -> Sequence[NoiseWork]:
-        """End the noise and say what it did."""
-        ending, self._noise = self._noise, []
-        await self._processes.end([noise.child for noise in ending], END_GRACE_S)
-        return [work_done(noise) for noise in ending]
+        """End the round's noise and say what it did."""
+        return await self._neighbours.stop() if self._neighbours else []
 
     async def place(self, round_: Round, contention: Mapping[str, Contention]) -> Sequence[PlacedTarget]:
-        """Let the simulated scheduler decide, and start a fresh process for every replica."""
+        """Let the simulated scheduler decide, and start a fresh process for every replica.
+
+        From here until `measuring` the noise stands still: beside it, targets take twice as long to start and agents three
+        times as long to get ready, and nothing is measured meanwhile.
+        """
         if round_.phase.standing:
             return standing_targets(self._scenario, round_.phase)
         asked_ns = self._clock.monotonic_ns()
         decisions = self._scheduler.decide(round_, contention)
         pending_ns = self._clock.monotonic_ns() - asked_ns
+        if self._neighbours:
+            self._neighbours.hold()
         ports = await all_of({d.pod.name: self._start_target(d) for d in decisions})
         return [
             PlacedTarget(
@@ -191,7 +177,9 @@ class LocalFleet:
 
     @contextlib.contextmanager
     def measuring(self, round_: Round) -> Iterator[None]:
-        """Bind the controller to the noisy nodes' CPUs: on a quiet one, its view and its calls would be in agents' way."""
+        """Have the noise go on, and bind the controller to its CPUs: on a quiet one, it would be in agents' way."""
+        if self._neighbours:
+            self._neighbours.release()
         self._accounting.settle()
         with bound_to(cpus_here(self.nodes, round_.noise_nodes, self.nodes[0].boot_id)):
             try:
@@ -284,20 +272,25 @@ class LocalFleet:
             raise ClusterError(f"{child.name}: expected its port, got {said}")
         return int(said["port"])
 
-    def _start_stressor(
-        self, tool: StressTool, node: str, number: int, stressor: Stressor, seconds: int
-    ) -> RunningNoise:
-        name = f"{stressor.kind}-{number}-{node}"
-        report = self._folder / "tmp" / f"{name}.yaml"
-        report.unlink(missing_ok=True)
-        command = tool.command(stressor, seconds, report)
-        child = self._start(command, name, "noise", self._by_name[node], OPENBLAS_NUM_THREADS="1")
-        return RunningNoise(child, stressor, tool, report)
+    def _noisy_neighbours(self) -> NoisyNeighbours:
+        assert self._tools.stress is not None
+        return NoisyNeighbours(
+            self._tools.stress,
+            self._scenario.noise.stressors,
+            self._folder / "tmp",
+            self._longest_round_s(),
+            start=lambda command, name, node: self._start(
+                command, name, "noise", node, OPENBLAS_NUM_THREADS="1"
+            ),
+            processes=self._processes,
+            accounting=self._accounting,
+            clock=self._clock,
+        )
 
     def _longest_round_s(self) -> int:
         timing, load = self._scenario.timing, self._scenario.load
         longest = timing.ready_timeout_s + timing.warm_up_s + timing.window_s + load.timeout_ms / 1000
-        return round(longest + START_TIMEOUT_S + NOISE_MARGIN_S)
+        return round(longest + START_TIMEOUT_S)
 
     async def _start_target(self, decision: Decision) -> int:
         workload, node = self._workloads[decision.pod.workload], self._by_name[decision.node]

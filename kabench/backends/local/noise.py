@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kabench.backends.base import NoiseWork
-from kabench.backends.local.accounting import scan, tick_ns, tree_ns
+from kabench.backends.local.accounting import by_parent, scan, tick_ns, tree_ns
 from kabench.backends.local.processes import Child, Processes
 from kabench.backends.local.servers import target_program, version_of
 from kabench.backends.stressors import (
@@ -35,7 +35,7 @@ WORKING_NS = 20_000_000
 """CPU time after which stress-ng, which does not say so itself, counts as working."""
 
 READY_TIMEOUT_S = 20.0
-END_GRACE_S = 3.0
+NOTHING = StressAccount(0, 0, 0)
 
 BUFFERS: dict[StressorKind, int] = {"stress-cache": 1, "stress-membw": 2, "stress-cpu": 0}
 """How many buffers a worker of the built-in stressor fills."""
@@ -61,6 +61,11 @@ class StressTool:
             self.path,
             *stress_ng_arguments(stressor, seconds, self.cache_bytes, str(report.parent), str(report)),
         ]
+
+    @property
+    def lasts(self) -> bool:
+        """Whether one process serves many rounds: the built-in stressor tells what it did without having to end."""
+        return self.path is None
 
     @property
     def buffer_bytes(self) -> int:
@@ -128,14 +133,23 @@ def check_memory(tool: StressTool, stressors: Sequence[Stressor], nodes: int, av
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RunningNoise:
-    """A stressor at work: the process, what it is, and where stress-ng will report to."""
+    """A stressor that was started: the process, what it is, and where stress-ng will report to.
+
+    Attributes:
+        until_ns: when it ends by itself, at the latest.
+        told: how often the built-in stressor has told what it did.
+        before: what it had told when the round began.
+    """
 
     child: Child
     stressor: Stressor
     tool: StressTool
     report: Path
+    until_ns: int = 0
+    told: int = 0
+    before: StressAccount = NOTHING
 
 
 async def wait_until_working(noise: RunningNoise, processes: Processes) -> None:
@@ -144,14 +158,16 @@ async def wait_until_working(noise: RunningNoise, processes: Processes) -> None:
     Raises:
         ClusterError: it ended, or did not get there in time.
     """
-    if noise.tool.path is None:
+    if noise.tool.lasts:
         await processes.line(noise.child, 0, READY_TIMEOUT_S)
         return
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             while _descendants_ns(noise.child.pid) < WORKING_NS:
                 if noise.child.exit is not None:
-                    raise ClusterError(f"{noise.child.name} did not start: {noise.child.last_words()}")
+                    raise ClusterError(
+                        f"{noise.child.name} on {noise.child.node} did not start: {noise.child.last_words()}"
+                    )
                 await asyncio.sleep(0.02)
     except TimeoutError as error:
         raise ClusterError(f"{noise.child.name} does no work after {READY_TIMEOUT_S:g} s") from error
@@ -159,37 +175,41 @@ async def wait_until_working(noise: RunningNoise, processes: Processes) -> None:
 
 def _descendants_ns(pid: int) -> int:
     seen = scan(tick_ns())
-    children: dict[int, list[int]] = {}
-    for child, (parent, _) in seen.items():
-        children.setdefault(parent, []).append(child)
+    children = by_parent(seen)
     return sum(tree_ns(child, seen, children) for child in children.get(pid, ()))
 
 
-def work_done(noise: RunningNoise) -> NoiseWork:
-    """What a stressor that has ended did, by its own account; the CPU time is the kernel's."""
-    ended = noise.child.exit
-    assert ended is not None, "read after its end"
-    account = _stress_ng_account(noise.report) if noise.tool.path else _built_in_account(noise.child.lines())
-    whole = (ended.at_ns - noise.child.started_ns) / NS_PER_S
+def account_of(noise: RunningNoise) -> StressAccount | None:
+    """What a stressor told since it was last asked, or at its end; None where it told nothing."""
+    if not noise.tool.lasts:
+        return _stress_ng_account(noise.report)
+    lines = noise.child.lines()
+    return _built_in_account(lines[-1]) if len(lines) > 1 + noise.told else None
+
+
+def work_done(noise: RunningNoise, account: StressAccount | None, seconds: float) -> NoiseWork:
+    """What a stressor did in a round of `seconds`, by its own account; CPU time is the kernel's where it has ended."""
+    ended, before = noise.child.exit, noise.before
     notes = ["" if account else "it left no account of its work"]
-    notes.append("" if noise.child.expected else f"ended early: {noise.child.last_words()}")
+    notes.append(f"ended early: {noise.child.last_words()}" if ended and not noise.child.expected else "")
+    cpu_seconds = ended.cpu_ns / NS_PER_S if ended else account.cpu_seconds if account else None
     return NoiseWork(
         node=noise.child.node,
         stressor=noise.stressor.kind,
         tool=noise.tool.name,
-        seconds=round(account.seconds if account else whole, 3),
-        ops=account.ops if account else None,
-        cpu_seconds=round(ended.cpu_ns / NS_PER_S, 3),
+        seconds=round(seconds, 3),
+        ops=account.ops - before.ops if account else None,
+        cpu_seconds=None if cpu_seconds is None else round(cpu_seconds - (before.cpu_seconds or 0), 3),
         note="; ".join(filter(None, notes)),
     )
 
 
-def _built_in_account(lines: Sequence[str]) -> StressAccount | None:
-    """Operations and seconds of the built-in stressor's last line."""
+def _built_in_account(line: str) -> StressAccount | None:
+    """What the built-in stressor says of its work."""
     try:
-        said: Any = json.loads(lines[1])
-        return StressAccount(float(said["ops"]), float(said["seconds"]))
-    except (IndexError, ValueError, KeyError, TypeError):
+        said: Any = json.loads(line)
+        return StressAccount(float(said["ops"]), float(said["seconds"]), float(said["cpu_seconds"]))
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from kabench.backends.local import launch
 from kabench.clock import Clock
 from kabench.errors import ClusterError, StoreError
@@ -69,6 +71,8 @@ class Child:
     expected: bool = False
     tree_cpu_ns: int = 0
     """CPU time of it and its descendants when last looked at: the least that its end must account for."""
+    settled_ns: int = 0
+    """The part of it that was spent elsewhere, before it moved to `cpus`."""
 
     def lines(self) -> list[str]:
         """The whole lines on its standard output so far."""
@@ -106,8 +110,8 @@ class Processes:
         self._folder = folder
         self._clock = clock
         self.live: list[Child] = []
-        self.ended_cpu_ns: dict[frozenset[int], int] = {}
-        """CPU time of ended children, by the CPUs that they were bound to."""
+        self.settled_cpu_ns: dict[frozenset[int], int] = {}
+        """CPU time of children that have ended, and of others before they moved, by the CPUs that they were bound to."""
         self._fallen: list[Child] = []
 
     def start(
@@ -199,12 +203,26 @@ class Processes:
             for child in ending:
                 child.expected = True
                 _send(child, signal.SIGTERM)
+            self.release(ending)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     for child in ending:
                         await self._gone(child)
         finally:
             self.kill(ending)
+
+    def send(self, child: Child, number: signal.Signals) -> None:
+        """Send it a signal, if it lives."""
+        if child.exit is None:
+            _send(child, number)
+
+    def hold(self, children: Iterable[Child]) -> None:
+        """Have `children` and everything in their groups stand still."""
+        _send_groups(children, signal.SIGSTOP)
+
+    def release(self, children: Iterable[Child]) -> None:
+        """Have them go on."""
+        _send_groups(children, signal.SIGCONT)
 
     def kill(self, children: Iterable[Child]) -> None:
         """Kill `children` and everything in their groups at once, and wait for their ends (milliseconds)."""
@@ -215,6 +233,28 @@ class Processes:
         for child in ending:
             os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
             self._on_exit(child)
+
+    def move(self, child: Child, node: str, cpus: frozenset[int], spent_ns: int) -> None:
+        """Bind a child and its descendants to other CPUs; they must stand still, so that none is made meanwhile.
+
+        Args:
+            child: who moves.
+            node: where to.
+            cpus: of that node.
+            spent_ns: the CPU time of it and its descendants so far, which belongs to where it was.
+        """
+        self._settle(child, spent_ns)
+        child.node, child.cpus, child.tree_cpu_ns = node, cpus, spent_ns
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(child.pid)
+            for process in (root, *root.children(recursive=True)):
+                for thread in process.threads():
+                    os.sched_setaffinity(thread.id, cpus)
+
+    def _settle(self, child: Child, spent_ns: int) -> None:
+        known = self.settled_cpu_ns.get(child.cpus, 0)
+        self.settled_cpu_ns[child.cpus] = known + spent_ns - child.settled_ns
+        child.settled_ns = spent_ns
 
     def casualties(self) -> list[Child]:
         """Children that ended without our asking, since the last call."""
@@ -257,7 +297,7 @@ class Processes:
         os.close(child.stdout_fd)
         cpu_ns = max(round((usage.ru_utime + usage.ru_stime) * 1e9), child.tree_cpu_ns)
         child.exit = Exit(self._clock.monotonic_ns(), os.waitstatus_to_exitcode(status), cpu_ns)
-        self.ended_cpu_ns[child.cpus] = self.ended_cpu_ns.get(child.cpus, 0) + cpu_ns
+        self._settle(child, cpu_ns)
         self.live.remove(child)
         if not child.expected:
             self._fallen.append(child)
@@ -292,6 +332,13 @@ def _spawn(argv: list[str], env: Mapping[str, str], log_fd: int) -> tuple[int, i
     finally:
         os.close(out_write)
     return pid, out_read
+
+
+def _send_groups(children: Iterable[Child], number: signal.Signals) -> None:
+    for child in children:
+        if child.exit is None:  # not waited for, so its pid is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
 
 
 def _send(child: Child, number: signal.Signals) -> None:

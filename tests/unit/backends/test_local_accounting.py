@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 
-from kabench.backends.local.accounting import Accounting, busy_ns, process_times, scan, tick_ns, tree_ns
+import psutil
+
+from kabench.backends.local.accounting import (
+    Accounting,
+    busy_ns,
+    by_parent,
+    process_times,
+    scan,
+    tick_ns,
+    tree_ns,
+)
 from kabench.backends.local.processes import Processes
 from kabench.clock import SystemClock
 
@@ -30,7 +42,8 @@ def test_a_process_name_with_blanks_and_brackets() -> None:
 
 def test_a_tree_is_summed_over_all_generations() -> None:
     processes = {1: (0, 5), 2: (1, 10), 3: (2, 20), 4: (0, 40)}
-    children = {0: [1, 4], 1: [2], 2: [3]}
+    children = by_parent(processes)
+    assert children == {0: [1, 4], 1: [2], 2: [3]}
     assert tree_ns(1, processes, children) == 35
     assert tree_ns(9, processes, children) == 0
 
@@ -66,3 +79,40 @@ def test_the_controllers_time_is_counted_where_it_was_spent(tmp_path: Path) -> N
     spent = {cpu: own - before.own_ns[cpu] for cpu, own in accounting.usage(2).own_ns.items()}
     assert spent[min(allowed)] >= 50_000_000 - len(spent)
     assert all(spent[cpu] < 40_000_000 for cpu in allowed - {min(allowed)})
+
+
+BURN = """
+import os
+if os.fork() == 0:
+    print("{}", flush=True)
+while True: pass
+"""
+
+
+async def test_what_a_child_used_before_it_moved_stays_with_the_cpus_it_was_on(tmp_path: Path) -> None:
+    here, there = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
+    processes = Processes(tmp_path, SystemClock())
+    accounting = Accounting(processes)
+    command = [sys.executable, "-c", BURN]
+    child = processes.start(command, name="burn", role="noise", node="node-1", cpus=frozenset({here}))
+    try:
+        await processes.line(child, 0, 20)
+        processes.hold([child])
+        accounting.move(child, "node-2", frozenset({there}))
+        assert (child.node, child.cpus) == ("node-2", {there})
+        root = psutil.Process(child.pid)
+        family = [root, *root.children(recursive=True)]
+        assert [one.cpu_affinity() for one in family] == [[there], [there]]
+        before = accounting.usage(1).own_ns
+        processes.release([child])
+        while accounting.usage(2).own_ns[there] < before.get(there, 0) + 100_000_000:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.05)
+        processes.hold([child])
+        moved = accounting.usage(3).own_ns
+        assert moved[here] - before[here] < 50_000_000 or here == there  # ours: looking costs some
+    finally:
+        processes.kill([child])
+    after = accounting.usage(4).own_ns
+    assert all(after[cpu] >= moved[cpu] for cpu in moved)
+    assert child.exit is not None
+    assert sum(processes.settled_cpu_ns.values()) == child.exit.cpu_ns

@@ -9,8 +9,10 @@ import pytest
 from kabench.backends.local.noise import (
     DEFAULT_CACHE_BYTES,
     MAX_CACHE,
+    NOTHING,
     RunningNoise,
     StressTool,
+    account_of,
     available_memory_bytes,
     check_memory,
     find_stress_tool,
@@ -102,28 +104,52 @@ def test_a_containers_limit_counts_as_available_memory(tmp_path: Path) -> None:
     assert available_memory_bytes(tmp_path) == 0
 
 
+READY = '{"ready": true}\n'
+FIRST = '{"ops": 100, "bytes": 9, "cpu_seconds": 0.25, "seconds": 1.0}\n'
+SECOND = '{"ops": 123, "bytes": 9, "cpu_seconds": 0.75, "seconds": 2.5}\n'
+
+
 def test_the_built_in_account(tmp_path: Path) -> None:
-    work = work_done(ended(BUILT_IN, tmp_path, '{"ready": true}\n{"ops": 123, "bytes": 9, "seconds": 2.5}\n'))
-    assert (work.ops, work.seconds, work.cpu_seconds, work.tool, work.note) == (
-        123.0,
-        2.5,
-        0.7,
-        "built-in",
-        "",
-    )
+    noise = ended(BUILT_IN, tmp_path, READY + SECOND)
+    work = work_done(noise, account_of(noise), 2.25)
+    assert (work.ops, work.seconds, work.cpu_seconds, work.tool) == (123.0, 2.25, 0.7, "built-in")
+    assert (work.node, work.stressor, work.note) == ("node-1", "stress-cache", "")
+
+
+def test_what_a_stressor_did_in_earlier_rounds_is_not_counted_again(tmp_path: Path) -> None:
+    noise = ended(BUILT_IN, tmp_path, READY + FIRST)
+    noise.child.exit = None
+    first = account_of(noise)
+    assert first is not None
+    noise.before, noise.told = first, 1
+    assert account_of(noise) is None
+    noise.child.output += SECOND.encode()
+    work = work_done(noise, account_of(noise), 2.25)
+    assert (work.ops, work.seconds, work.cpu_seconds, work.note) == (23.0, 2.25, 0.5, "")
+    noise.child.exit = Exit(at_ns=3_000_000_000, code=-9, cpu_ns=1_000_000_000)
+    assert work_done(noise, None, 2.25).cpu_seconds == 0.75
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[1]", '{"ops": null, "seconds": 1, "cpu_seconds": 1}'])
+def test_what_is_no_account_is_none(tmp_path: Path, line: str) -> None:
+    assert account_of(ended(BUILT_IN, tmp_path, READY + line + "\n")) is None
 
 
 def test_the_stress_ng_account(tmp_path: Path) -> None:
     noise = ended(STRESS_NG, tmp_path)
     noise.report.write_text(REPORT)
-    work = work_done(noise)
-    assert (work.ops, work.seconds) == (617933.0, 1.533)
-    assert work.stressor == "stress-cache"
+    account = account_of(noise)
+    assert account is not None
+    assert account.seconds == pytest.approx(1.533, abs=0.001)
+    work = work_done(noise, account, 1.25)
+    assert (work.ops, work.seconds, work.cpu_seconds, work.stressor) == (617933.0, 1.25, 0.7, "stress-cache")
 
 
 @pytest.mark.parametrize("tool", [BUILT_IN, STRESS_NG])
 def test_noise_that_was_killed_has_no_figures_and_says_so(tool: StressTool, tmp_path: Path) -> None:
-    work = work_done(ended(tool, tmp_path, '{"ready": true}\n', expected=False))
+    noise = ended(tool, tmp_path, READY, expected=False)
+    assert noise.before == NOTHING
+    work = work_done(noise, account_of(noise), 3.0)
     assert work.ops is None
     assert work.seconds == 3.0
     assert work.note == "it left no account of its work; ended early: killed by SIGKILL"

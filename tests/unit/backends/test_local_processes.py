@@ -88,7 +88,7 @@ async def test_the_end_is_accounted_for(processes: Processes) -> None:
     assert (str(ended), child.last_words()) == ("exit status 1", "exit status 1: done for")
     assert child.started_ns < ended.at_ns
     assert ended.cpu_ns >= 100_000_000
-    assert processes.ended_cpu_ns == {CPU: ended.cpu_ns}
+    assert processes.settled_cpu_ns == {CPU: ended.cpu_ns}
     assert processes.live == []
     assert processes.casualties() == [child]
     assert processes.casualties() == []
@@ -109,6 +109,27 @@ async def test_one_that_ignores_sigterm_is_killed(processes: Processes) -> None:
     assert str(child.exit) == "killed by SIGKILL"
     assert processes.casualties() == []
     await processes.end([child])  # once more changes nothing
+
+
+async def test_one_that_stands_still_goes_on_when_it_is_to_and_ends_when_it_is_asked(
+    processes: Processes,
+) -> None:
+    child = run(processes, "import time\nprint('{}', flush=True)\nwhile True: time.sleep(0.001)")
+    await processes.line(child, 0, PATIENCE_S)
+    told = psutil.Process(child.pid)
+    processes.hold([child])
+    async with asyncio.timeout(PATIENCE_S):
+        while told.status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.01)
+        processes.release([child])
+        while told.status() == psutil.STATUS_STOPPED:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.01)
+        processes.hold([child])
+        await processes.end([child], grace_s=PATIENCE_S)
+    assert str(child.exit) == "killed by SIGTERM"
+    processes.hold([child])
+    processes.release([child])
+    processes.send(child, signal.SIGUSR1)  # to none that has ended: its number may be another's
 
 
 def has_ended(process: psutil.Process) -> bool:

@@ -190,6 +190,26 @@ def test_a_stressor_ends_by_itself_and_counts_in_its_unit() -> None:
     assert 0 < done["seconds"] < 5
 
 
+def test_a_stressor_says_what_it_did_so_far_when_it_is_asked_and_goes_on() -> None:
+    with program("stress", "--kind", "cpu", "--seconds", "60", "--workers", "2") as process:
+        said(process)
+        process.send_signal(signal.SIGUSR1)
+        told = [said(process)]
+        deadline = time.monotonic() + DEADLINE_S
+        while told[-1]["ops"] == told[0]["ops"]:
+            assert time.monotonic() < deadline
+            process.send_signal(signal.SIGUSR1)
+            told.append(said(process))
+        process.terminate()
+        told.append(said(process))
+        assert process.wait(DEADLINE_S) == 0
+    assert told[0]["cpu_seconds"] > 0
+    for field in ("ops", "seconds", "cpu_seconds"):
+        values = [one[field] for one in told]
+        assert values == sorted(values)
+        assert values[-1] > values[0]
+
+
 def test_workers_die_with_a_stressor_that_is_killed() -> None:
     with program("stress", "--kind", "cpu", "--seconds", "60", "--workers", "2") as process:
         said(process)
