@@ -24,7 +24,8 @@ class Costs:
     """What a backend needs beside the measuring itself, in seconds.
 
     Attributes:
-        round_s: beside a round's warm-up and window: noise, probes, placement, start, drain, collection.
+        round_s: beside a round's warm-up and window: noise, probes, placement, start, drain, collection. With stress-ng
+            on two CPUs; with the built-in stressor, which stays from round to round, it is 2 s.
         start_s: nodes and agents up at the start, results and charts at the end.
     """
 
@@ -34,7 +35,7 @@ class Costs:
 
 LOCAL = Costs()
 
-QUICK_BLOCKS = Blocks(planned=8, reserve=10)
+QUICK_BLOCKS = Blocks(planned=8, reserve=12)
 """With two kinds and Holm, an exact sign-flip test needs seven valid blocks. Of reserve blocks as many as four minutes hold
 at most: on a shared machine, every second block may be void, and those end early."""
 QUICK_WINDOW_S = 5.0

@@ -245,7 +245,7 @@ class Processes:
         """
         self._settle(child, spent_ns)
         child.node, child.cpus, child.tree_cpu_ns = node, cpus, spent_ns
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # its end is told elsewhere
             root = psutil.Process(child.pid)
             for process in (root, *root.children(recursive=True)):
                 for thread in process.threads():

@@ -128,7 +128,7 @@ def test_more_noisy_nodes_than_nodes_are_refused() -> None:
 def test_quick_takes_two_phases_in_eight_blocks_within_four_minutes() -> None:
     scenario = quick(SEED)
     assert [phase.name for phase in scenario.phases] == ["default", "contention-aware"]
-    assert (scenario.blocks.planned, scenario.blocks.reserve) == (8, 10)
+    assert (scenario.blocks.planned, scenario.blocks.reserve) == (8, 12)
     assert scenario.timing.budget_s == QUICK_BUDGET_S
     assert planned_s(scenario, reserve=False) < QUICK_BUDGET_S < 240
     assert len(quick(SEED, phases=5).phases) == 5
@@ -167,7 +167,7 @@ def test_a_duration_without_room_for_a_block_is_refused() -> None:
 def test_the_plan_is_told_in_lines_that_fit_a_terminal() -> None:
     lines = describe_plan(quick(SEED))
     assert "plan      8 blocks × 2 phases × (1 s warm-up + 5 s window + 3.5 s) = 2 min 39 s" in lines
-    assert "reserve   up to 10 more for void ones, as far as 3 min 50 s go" in lines
+    assert "reserve   up to 12 more for void ones, as far as 3 min 50 s go" in lines
     assert "noise     stress-cache, stress-membw on 2 of 6 nodes" in lines
     assert max(map(len, lines)) <= 80
     assert "reserve   up to 4 more for void ones, 29 min 55 s with them" in describe_plan(
