@@ -416,10 +416,17 @@ async def test_the_built_in_stressor_serves_every_round_wherever_its_noise_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    async with fleet_of(tmp_path / "run") as fleet:
+    async with fleet_of(tmp_path / "run", scenario(agents=4)) as fleet:
         cpus = {node.name: sorted(node.cpus) for node in fleet.nodes}
+        nodes = [
+            "node-1",
+            "node-2",
+            "node-2",
+            "node-4",
+            "node-3",
+        ]  # the first two share CPUs as a rule, as do the last
         works, pids = [], set()
-        for node in ("node-1", "node-2", "node-2", "node-1"):
+        for node in nodes:
             await fleet.start_noise(round_of(node))
             busy = family(stressor())
             pids.add(tuple(one.pid for one in busy))
@@ -430,7 +437,7 @@ async def test_the_built_in_stressor_serves_every_round_wherever_its_noise_is(
             works += await fleet.stop_noise()
             await until(lambda busy=busy: stands_still(busy))  # type: ignore[misc]
         assert len(pids) == 1
-        assert [work.node for work in works] == ["node-1", "node-2", "node-2", "node-1"]
+        assert [work.node for work in works] == nodes
         for work in works:
             assert work.note == ""
             assert work.ops

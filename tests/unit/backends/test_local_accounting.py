@@ -97,22 +97,29 @@ async def test_what_a_child_used_before_it_moved_stays_with_the_cpus_it_was_on(t
     child = processes.start(command, name="burn", role="noise", node="node-1", cpus=frozenset({here}))
     try:
         await processes.line(child, 0, 20)
+        first = accounting.usage(0).own_ns[here]  # this process has used some already
+        while accounting.usage(1).own_ns[here] < first + 300_000_000:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.05)
         processes.hold([child])
+        begun = accounting.usage(2).own_ns
         accounting.move(child, "node-2", frozenset({there}))
         assert (child.node, child.cpus) == ("node-2", {there})
         root = psutil.Process(child.pid)
         family = [root, *root.children(recursive=True)]
         assert [one.cpu_affinity() for one in family] == [[there], [there]]
-        before = accounting.usage(1).own_ns
+        before = accounting.usage(3).own_ns
+        assert all(
+            before[cpu] - begun.get(cpu, 0) < 100_000_000 for cpu in before
+        )  # ours: looking costs some
         processes.release([child])
-        while accounting.usage(2).own_ns[there] < before.get(there, 0) + 100_000_000:  # noqa: ASYNC110 - no event tells
+        while accounting.usage(4).own_ns[there] < before[there] + 300_000_000:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)
         processes.hold([child])
-        moved = accounting.usage(3).own_ns
-        assert moved[here] - before[here] < 50_000_000 or here == there  # ours: looking costs some
+        moved = accounting.usage(5).own_ns
+        assert moved[here] - before[here] < 100_000_000 or here == there
     finally:
         processes.kill([child])
-    after = accounting.usage(4).own_ns
+    after = accounting.usage(6).own_ns
     assert all(after[cpu] >= moved[cpu] for cpu in moved)
     assert child.exit is not None
     assert sum(processes.settled_cpu_ns.values()) == child.exit.cpu_ns
