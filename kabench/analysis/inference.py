@@ -74,13 +74,6 @@ class SignFlip:
         return float(low), float(high)
 
 
-def binomial_p(count: int, of: int, chance: float) -> float:
-    """Two-sided exact p of `count` or what is no likelier, of `of` independent cases that each come with `chance`."""
-    weights = [math.comb(of, k) * chance**k * (1 - chance) ** (of - k) for k in range(of + 1)]
-    limit = weights[count] * (1 + _TIE)
-    return min(1.0, math.fsum(weight for weight in weights if weight <= limit))
-
-
 def _exact_splits(values: Floats) -> tuple[Floats, Floats]:
     """Means of both parts of every split in two; the first value stays in the second part, so none comes twice."""
     sums, sizes = np.zeros(1), np.zeros(1)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kabench.analysis.inference import ALPHA, binomial_p, blocks_needed, smallest_effect
+from kabench.analysis.inference import ALPHA, blocks_needed, smallest_effect
 from kabench.analysis.words import bound_of, capital, change, signed_percent, span, was_decided_by
 from kabench.analysis.work import noise_work
 from kabench.core.result import (
@@ -31,9 +31,9 @@ ERRORS_ALLOWED = 0.001
 
 NO_WIN = "so it cannot be called better"
 
-UNEQUAL_ALPHA = 0.1
-"""Voiding counts as unequal where it falls on one arm so often that chance does it no more often than this. A limit on the
-counts' difference would not do: of ten voids that fall on two arms by chance, 75% of all ways differ by two or more."""
+VOIDS_APART = 2
+"""Blocks voided on account of one arm more than of the other from which on the voiding counts as unequal. A single void
+block falls on one arm by necessity."""
 
 
 CONTROLS = {"oracle": "oracle arms", "a/a": "A/A arm"}
@@ -119,7 +119,7 @@ class _Judgement:
     def _outcome(self) -> tuple[str, str]:
         if self._kind.withheld:
             return "none", self._kind.withheld
-        unequal = unequal_voids(self._run.blocks, self._run.rounds, self._effect.a, self._effect.b)
+        unequal = unequal_voids(self._run.blocks, self._effect.a, self._effect.b)
         if unequal:
             return "none", unequal
         controls = missing_controls(self._run, self._kind.kind)
@@ -184,15 +184,10 @@ def missing_controls(run: RunFacts, kind: str) -> str:
     return ""
 
 
-def unequal_voids(blocks: Sequence[BlockRecord], rounds: Sequence[RoundRecord], a: str, b: str) -> str:
-    """In words, that blocks were voided on account of one arm more than chance would have it; "" where not.
-
-    By chance, a void falls on an arm as often as that arm was measured: a block ends with its first void round.
-    """
+def unequal_voids(blocks: Sequence[BlockRecord], a: str, b: str) -> str:
+    """In words, that blocks were voided on account of one arm more than of the other; "" where not."""
     counts = void_phases(blocks)
-    measured = Counter(record.phase for record in rounds)
-    of = measured[a] + measured[b]
-    if not of or binomial_p(counts[a], counts[a] + counts[b], measured[a] / of) > UNEQUAL_ALPHA:
+    if abs(counts[a] - counts[b]) < VOIDS_APART:
         return ""
     return f"blocks were voided unequally ({counts[a]} for {a}, {counts[b]} for {b})"
 

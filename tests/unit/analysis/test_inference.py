@@ -14,7 +14,6 @@ from scipy import stats
 from kabench.analysis.inference import (
     EXACT_BLOCKS,
     SignFlip,
-    binomial_p,
     blocks_needed,
     geometric_mean,
     holm,
@@ -156,10 +155,3 @@ def test_the_smallest_effect_is_found_four_times_in_five() -> None:
 def test_geometric_mean() -> None:
     assert geometric_mean([1, 4]) == pytest.approx(2)
     assert geometric_mean([]) is None
-
-
-@given(st.integers(0, 40), st.data(), st.floats(0.05, 0.95))
-def test_the_binomial_test_is_scipys(of: int, data: st.DataObject, chance: float) -> None:
-    count = data.draw(st.integers(0, of))
-    expected = stats.binomtest(count, of, chance).pvalue if of else 1.0
-    assert binomial_p(count, of, chance) == pytest.approx(expected, rel=1e-6)
