@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -418,13 +419,8 @@ async def test_the_built_in_stressor_serves_every_round_wherever_its_noise_is(
     monkeypatch.setenv("PATH", str(tmp_path))
     async with fleet_of(tmp_path / "run", scenario(agents=4)) as fleet:
         cpus = {node.name: sorted(node.cpus) for node in fleet.nodes}
-        nodes = [
-            "node-1",
-            "node-2",
-            "node-2",
-            "node-4",
-            "node-3",
-        ]  # the first two share CPUs as a rule, as do the last
+        # on two CPUs, the first two of these share one, and so do the last two
+        nodes = ["node-1", "node-2", "node-2", "node-4", "node-3"]
         works, pids = [], set()
         for node in nodes:
             await fleet.start_noise(round_of(node))
@@ -435,7 +431,7 @@ async def test_the_built_in_stressor_serves_every_round_wherever_its_noise_is(
             assert not stands_still(busy[1:])
             await asyncio.sleep(0.2)
             works += await fleet.stop_noise()
-            await until(lambda busy=busy: stands_still(busy))  # type: ignore[misc]
+            await until(partial(stands_still, busy))
         assert len(pids) == 1
         assert [work.node for work in works] == nodes
         for work in works:
@@ -498,6 +494,22 @@ async def test_the_noise_stands_still_while_targets_start_and_agents_prepare(
         (work,) = await fleet.stop_noise()
         assert work.ops
         assert work.seconds < time.monotonic() - began - 0.5
+
+
+async def test_stress_ng_never_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "stress-ng"
+    program.write_text(STRESS_NG)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    async with fleet_of(tmp_path / "run") as fleet:
+        others = {process.pid for process in descendants()}
+        await fleet.start_noise(round_of("node-1"))
+        busy = [process for process in descendants() if process.pid not in others]
+        await fleet.place(round_of("node-1"), {})
+        assert len(busy) == 2
+        assert not any(process.status() == psutil.STATUS_STOPPED for process in busy)
+        (work,) = await fleet.stop_noise()
+        assert (work.seconds, work.note) == (1.5, "")
 
 
 async def test_noise_that_stands_still_ends_with_the_fleet(

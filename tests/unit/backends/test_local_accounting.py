@@ -108,9 +108,8 @@ async def test_what_a_child_used_before_it_moved_stays_with_the_cpus_it_was_on(t
         family = [root, *root.children(recursive=True)]
         assert [one.cpu_affinity() for one in family] == [[there], [there]]
         before = accounting.usage(3).own_ns
-        assert all(
-            before[cpu] - begun.get(cpu, 0) < 100_000_000 for cpu in before
-        )  # ours: looking costs some
+        grown = [before[cpu] - begun.get(cpu, 0) for cpu in before]
+        assert max(grown) < 100_000_000  # ours: looking costs some
         processes.release([child])
         while accounting.usage(4).own_ns[there] < before[there] + 300_000_000:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)
